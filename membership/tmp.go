@@ -1,0 +1,3 @@
+package membership
+
+const maxDedupe = 4096
