@@ -18,6 +18,7 @@ const (
 	DoneWrite
 	DoneBarrier
 	DoneDropped
+	DoneMuted      // executed, but after so long a suspension that an answer would only do harm: stay silent (A.4.1)
 	DoneUnreadable // fewer than k good blocks although all in-sync disks answered: ATA UNC (A.4.6)
 )
 
@@ -50,6 +51,7 @@ const (
 	EventRepaired                             // a bad block was rebuilt: Disk, Text
 	EventUnreadable                           // a row has fewer than k good blocks: Text
 	EventReleased                             // a planned handoff finished its pipeline
+	EventFenced                               // a disk is fenced for the later epoch Fence: take over with a larger one (B: L7)
 )
 
 // OwnerEvent is something an operator may want to know.
@@ -57,6 +59,7 @@ type OwnerEvent struct {
 	Kind  OwnerEventKind
 	Disk  DiskID
 	Disks DiskSet
+	Fence Epoch
 	Text  string
 }
 

@@ -1,0 +1,85 @@
+package raid
+
+// row is a row in the stripe cache. comm is the committed view, pend the newest version of each block among the batches
+// above the commit point. Blocks are immutable once they are here: reads and messages share them.
+type row struct {
+	key     rowKey
+	comm    [][]byte // by role; nil = not in the cache
+	pend    [][]byte // by role; nil = as committed; nil slice when no batch is pending
+	commSeq Seq      // last batch that was installed here; 0 = none since the row came into the cache
+	pendSeq Seq      // newest batch that touches the row
+	refs    int      // requests and fetches that hold the row
+	fetch   *fetch   // old bytes under way
+
+	queued []uint64 // admission numbers of the writes of this row that have no seq yet, ascending
+	pass   uint64   // forming pass to which cover belongs
+	cover  []uint8  // per data role: sectors that the pass's writes overwrite
+	held   uint64   // forming pass in which an earlier write of this row had to wait
+	fresh  [][]byte // new blocks while a batch is being formed
+
+	prev, next *row // least recently used order; nil when out of the list
+}
+
+// latest returns the newest version of a role's block, pending or committed, or nil.
+func (r *row) latest(role int) []byte {
+	if r.pend != nil && r.pend[role] != nil {
+		return r.pend[role]
+	}
+	return r.comm[role]
+}
+
+// cache is the stripe cache: bounded by blocks of committed data; rows that are pinned (refs, fetch or a pending batch) stay
+// whatever the bound says, which the owner's queue limits bound in turn.
+type cache struct {
+	width  int
+	k      int
+	rows   map[rowKey]*row
+	blocks int // committed blocks held
+	limit  int // in blocks
+	head   row // sentinel of the list of all rows, most recent first
+}
+
+func newCache(l Layout, bytes int) *cache {
+	c := &cache{width: l.Width(), k: l.K, rows: map[rowKey]*row{}, limit: max(bytes/BlockBytes, 64)}
+	c.head.prev, c.head.next = &c.head, &c.head
+	return c
+}
+
+// get returns the row, which it makes if need be, as the most recently used.
+func (c *cache) get(key rowKey) *row {
+	r := c.rows[key]
+	if r == nil {
+		r = &row{key: key, comm: make([][]byte, c.width), cover: make([]uint8, c.k)}
+		c.rows[key] = r
+	} else {
+		r.prev.next, r.next.prev = r.next, r.prev
+	}
+	r.prev, r.next = &c.head, c.head.next
+	r.prev.next, r.next.prev = r, r
+	return r
+}
+
+// install stores a committed block.
+func (c *cache) install(r *row, role int, block []byte) {
+	if r.comm[role] == nil {
+		c.blocks++
+	}
+	r.comm[role] = block
+}
+
+// shrink forgets the least recently used rows that nobody holds until the cache is within its bound.
+func (c *cache) shrink(commit Seq) {
+	for r := c.head.prev; r != &c.head && (c.blocks > c.limit || len(c.rows) > c.limit); {
+		p := r.prev
+		if r.refs == 0 && r.fetch == nil && r.pendSeq <= commit && len(r.queued) == 0 {
+			for _, b := range r.comm {
+				if b != nil {
+					c.blocks--
+				}
+			}
+			r.prev.next, r.next.prev = r.next, r.prev
+			delete(c.rows, r.key)
+		}
+		r = p
+	}
+}

@@ -1,0 +1,472 @@
+package raid
+
+import "slices"
+
+// readers are the reads under way to disks: for rows of the cache (fetch) and for whole regions (copyJob).
+type readers struct {
+	pending map[uint64]*readOut
+	order   []*readOut // by id: what is iterated
+	want    []readWant // to be sent this turn
+	stuck   []*fetch   // too few disks at the moment
+	failed  []*fetch   // too few good blocks: their requests end after the turn's loops
+}
+
+// readOut is one Read request that has not been answered.
+type readOut struct {
+	id      uint64
+	x       *disk
+	sentNs  int64
+	late    bool // there is nobody else to ask: keep waiting
+	first   uint32
+	fetches []readWant // by block; nil for a copy
+	copy    *copyJob
+	role    int
+}
+
+// readWant is one block that a fetch wants from a disk.
+type readWant struct {
+	f    *fetch // nil: no longer wanted
+	x    *disk
+	role int
+	key  rowKey
+	asOf Seq
+}
+
+// fetch brings missing committed blocks of one row into the cache: straight from their disks, or rebuilt from k others, all
+// as of one committed seq (A.4.6).
+type fetch struct {
+	row     *row
+	want    roles
+	more    roles // asked for while it was under way
+	src     roles
+	bad     roles // BadBlock: their disk has nothing to say
+	got     [][]byte
+	asOf    Seq
+	tooNew  bool // a reply's region had changed in place after asOf
+	decode  bool
+	waiting int
+	tries   int
+	locked  bool
+}
+
+// fetchRow starts to bring the wanted roles of a row into the cache.
+func (o *Owner) fetchRow(x *row, want roles) {
+	if x.fetch != nil {
+		x.fetch.more |= want
+		return
+	}
+	x.fetch = &fetch{row: x, want: want, got: make([][]byte, o.v.Layout.Width())}
+	x.refs++
+	o.planFetch(x.fetch)
+}
+
+func (o *Owner) diskOf(key rowKey, role int) *disk { return o.disk(o.geo.placement(key, role).Disk) }
+
+// usable reports whether a fetch may ask the disk of a role.
+func (o *Owner) usable(f *fetch, role int) bool {
+	x := o.diskOf(f.row.key, role)
+	return !f.bad.has(role) && x.readable(o.v) && x.readFailed <= o.now
+}
+
+// sources returns the roles to read for a fetch, and whether the wanted blocks have to be rebuilt; ok is false when too few
+// disks can be asked now.
+func (o *Owner) sources(f *fetch) (src roles, decode, ok bool) {
+	direct := true
+	for role := range o.v.Layout.Width() {
+		if f.want.has(role) && !o.usable(f, role) {
+			direct = false
+		}
+	}
+	if direct {
+		return f.want, false, true
+	}
+	have := 0
+	for _, b := range f.row.comm {
+		if b != nil {
+			have++
+		}
+	}
+	for _, local := range []bool{true, false} {
+		for role := range o.v.Layout.Width() {
+			d := o.geo.placement(f.row.key, role).Disk
+			if have < o.v.Layout.K && f.row.comm[role] == nil && o.cfg.Local.Has(d) == local && o.usable(f, role) {
+				src = src.with(role)
+				have++
+			}
+		}
+	}
+	return src, true, have >= o.v.Layout.K
+}
+
+// planFetch chooses whom to ask, as of the present commit point.
+func (o *Owner) planFetch(f *fetch) {
+	src, decode, ok := o.sources(f)
+	if !ok {
+		if o.exhausted(f) {
+			o.reads.failed = append(o.reads.failed, f)
+			return
+		}
+		o.reads.stuck = append(o.reads.stuck, f)
+		return
+	}
+	f.src, f.decode, f.asOf, f.tooNew, f.waiting = src, decode, o.commit, false, 0
+	clear(f.got)
+	for role := range o.v.Layout.Width() {
+		if src.has(role) {
+			f.waiting++
+			o.reads.want = append(o.reads.want, readWant{f: f, x: o.diskOf(f.row.key, role), role: role, key: f.row.key, asOf: f.asOf})
+		}
+	}
+	if f.waiting == 0 {
+		o.fetched(f)
+	}
+}
+
+// exhausted reports whether every in-sync disk of the row has had its say: only then is the row unreadable.
+func (o *Owner) exhausted(f *fetch) bool {
+	for role := range o.v.Layout.Width() {
+		x := o.diskOf(f.row.key, role)
+		if !f.bad.has(role) && f.row.comm[role] == nil && o.v.Member(x.id).InSync && !o.usable(f, role) {
+			return false
+		}
+	}
+	return true
+}
+
+// fetched goes on when all that was asked has answered.
+func (o *Owner) fetched(f *fetch) {
+	x := f.row
+	if f.src&f.bad != 0 {
+		o.planFetch(f)
+		return
+	}
+	if f.decode && (f.tooNew || x.commSeq > f.asOf) && !mutated("READ_MIX") {
+		o.fetchAgain(f)
+		return
+	}
+	if f.decode {
+		for role, b := range x.comm {
+			if b != nil {
+				f.got[role] = b
+			}
+		}
+		o.code.Rebuild(f.got, f.want)
+	}
+	for role, b := range f.got {
+		// A block that a batch has installed since is newer than what was read as of asOf (A.4.2).
+		if b != nil && x.comm[role] == nil {
+			o.cache.install(x, role, b)
+		}
+	}
+	o.fetchDone(f)
+	for role := range o.v.Layout.Width() {
+		if f.bad.has(role) {
+			o.repair(x.key, role)
+		}
+	}
+}
+
+// fetchAgain reads once more at a newer seq; the third time under the region's lock, so that it cannot go on for ever.
+func (o *Owner) fetchAgain(f *fetch) {
+	f.tries++
+	if f.tries < 2 || f.locked {
+		o.planFetch(f)
+		return
+	}
+	o.lock(f.row.key.region(), func() {
+		f.locked = true
+		o.planFetch(f)
+	})
+}
+
+func (o *Owner) fetchDone(f *fetch) {
+	x := f.row
+	x.fetch = nil
+	x.refs--
+	o.queue.dirty = true
+	if f.locked {
+		o.unlock(x.key.region())
+	}
+	var again roles
+	for role := range o.v.Layout.Width() {
+		if f.more.has(role) && x.comm[role] == nil {
+			again = again.with(role)
+		}
+	}
+	if again != 0 {
+		o.fetchRow(x, again)
+	}
+}
+
+// endFailed ends the requests that need a row of which fewer than k good blocks are left: the one case of ATA UNC.
+func (o *Owner) endFailed() {
+	for len(o.reads.failed) > 0 {
+		f := o.reads.failed[0]
+		o.reads.failed = o.reads.failed[1:]
+		o.fetchFailed(f)
+	}
+}
+
+func (o *Owner) fetchFailed(f *fetch) {
+	x := f.row
+	f.more = 0
+	o.fetchDone(f)
+	o.event(OwnerEvent{Kind: EventUnreadable, Text: rowText(o, x.key)})
+	o.queue.reads = slices.DeleteFunc(o.queue.reads, func(r *request) bool {
+		for i, s := range r.spans {
+			if r.rows[i] == x && f.want.has(s.role) && x.comm[s.role] == nil {
+				o.finish(r, DoneUnreadable, nil)
+				return true
+			}
+		}
+		return false
+	})
+	o.queue.writes = slices.DeleteFunc(o.queue.writes, func(r *request) bool {
+		if !slices.Contains(r.rows, x) {
+			return false
+		}
+		o.leaveQueue(r)
+		o.finish(r, DoneUnreadable, nil)
+		return true
+	})
+}
+
+// readReply takes the blocks of one Read.
+func (o *Owner) readReply(x *disk, r *DiskReply) {
+	out := o.takeOut(r.ID)
+	if out == nil {
+		return
+	}
+	x.readFailed = 0
+	if out.copy != nil {
+		o.copyRead(out, r)
+		return
+	}
+	if len(r.Blocks) != len(out.fetches) {
+		o.requeue(out)
+		return
+	}
+	for i, w := range out.fetches {
+		b := r.Blocks[i]
+		switch {
+		case w.f == nil:
+			continue
+		case b == nil:
+			w.f.bad = w.f.bad.with(w.role)
+		case len(b) != BlockBytes:
+			w.f.bad = w.f.bad.with(w.role)
+		default:
+			w.f.got[w.role] = b
+		}
+		if r.R > w.f.asOf {
+			w.f.tooNew = true
+		}
+		o.oneFewer(w.f)
+	}
+}
+
+func (o *Owner) oneFewer(f *fetch) {
+	if f.waiting--; f.waiting == 0 {
+		o.fetched(f)
+	}
+}
+
+func (o *Owner) takeOut(id uint64) *readOut {
+	out := o.reads.pending[id]
+	if out == nil {
+		return nil
+	}
+	delete(o.reads.pending, id)
+	i := slices.Index(o.reads.order, out)
+	o.reads.order = slices.Delete(o.reads.order, i, i+1)
+	return out
+}
+
+// requeue plans the fetches of a Read anew that will not be answered.
+func (o *Owner) requeue(out *readOut) {
+	if out.copy != nil {
+		o.copySourceLost(out)
+		return
+	}
+	for _, w := range out.fetches {
+		if w.f == nil {
+			continue
+		}
+		// Answers of the other sources of this plan would be mixed with the next plan's: forget them.
+		o.forgetFetch(w.f)
+		o.planFetch(w.f)
+	}
+}
+
+// forgetFetch takes a fetch out of every Read that is under way for it.
+func (o *Owner) forgetFetch(f *fetch) {
+	o.reads.want = slices.DeleteFunc(o.reads.want, func(w readWant) bool { return w.f == f })
+	for _, out := range o.reads.order {
+		for i := range out.fetches {
+			if out.fetches[i].f == f {
+				out.fetches[i].f = nil
+			}
+		}
+	}
+}
+
+// readsLost goes elsewhere with everything that was asked of x.
+func (o *Owner) readsLost(x *disk) {
+	var lost []*readOut
+	for _, out := range o.reads.order {
+		if out.x == x {
+			lost = append(lost, out)
+		}
+	}
+	for _, out := range lost {
+		if o.takeOut(out.id) != nil {
+			o.requeue(out)
+		}
+	}
+	var again []*fetch
+	for _, w := range o.reads.want {
+		if w.x == x {
+			again = append(again, w.f)
+		}
+	}
+	for _, f := range again {
+		o.forgetFetch(f)
+		o.planFetch(f)
+	}
+}
+
+// readStep sends what was planned, and looks for another source where a disk takes too long.
+func (o *Owner) readStep() {
+	stuck := o.reads.stuck
+	o.reads.stuck = nil
+	for _, f := range stuck {
+		o.planFetch(f)
+	}
+	for _, out := range slices.Clone(o.reads.order) {
+		if out.late || o.now-out.sentNs < o.cfg.ReadTimeoutNs || out.copy != nil || o.reads.pending[out.id] == nil {
+			continue
+		}
+		out.x.readFailed = o.now + second
+		if !o.otherSources(out) {
+			out.late = true
+			continue
+		}
+		o.takeOut(out.id)
+		o.requeue(out)
+	}
+	o.sendReads()
+}
+
+func (o *Owner) otherSources(out *readOut) bool {
+	for _, w := range out.fetches {
+		if w.f == nil {
+			continue
+		}
+		if _, _, ok := o.sources(w.f); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// sendReads merges neighbouring blocks of one disk and region into one Read.
+func (o *Owner) sendReads() {
+	want := o.reads.want
+	o.reads.want = nil
+	slices.SortStableFunc(want, func(a, b readWant) int {
+		switch {
+		case a.x != b.x:
+			return int(a.x.id) - int(b.x.id)
+		case a.key.ext != b.key.ext:
+			return int(a.key.ext) - int(b.key.ext)
+		}
+		return int(a.key.no) - int(b.key.no)
+	})
+	for i := 0; i < len(want); {
+		a := want[i]
+		j := i + 1
+		for j < len(want) && want[j].x == a.x && want[j].asOf == a.asOf && want[j].key.region() == a.key.region() &&
+			want[j].key.no == a.key.no+uint32(j-i) {
+			j++
+		}
+		out := &readOut{x: a.x, first: a.key.no, fetches: slices.Clone(want[i:j])}
+		o.sendRead(out, a.key.ext, uint32(j-i), a.asOf)
+		i = j
+	}
+}
+
+func (o *Owner) sendRead(out *readOut, ext, count uint32, asOf Seq) {
+	out.id, out.sentNs = o.newID(), o.now
+	o.reads.pending[out.id] = out
+	o.reads.order = append(o.reads.order, out)
+	o.send(out.x, &DiskRequest{Kind: ReqRead, ID: out.id, S: asOf, Touch: out.x.touch, Extent: ext,
+		Gen: o.genOn(out.x.id, ext), First: out.first, Count: count})
+}
+
+func (o *Owner) genOn(d DiskID, ext uint32) uint64 {
+	for _, p := range o.geo.extents[ext].Shards {
+		if p.Disk == d {
+			return p.Gen
+		}
+	}
+	panic("raid: no shard of the extent on this disk")
+}
+
+// startReads completes the reads whose bytes are in the committed view and starts fetching for the others.
+func (o *Owner) startReads() {
+	done := false
+	for i, r := range o.queue.reads {
+		if !r.settled && !o.settleRead(r) || o.commit < r.waitSeq && !mutated("READ_UNCOMMITTED") {
+			continue
+		}
+		ready := true
+		for i, s := range r.spans {
+			if x := r.rows[i]; o.visible(x, s.role) == nil {
+				ready = false
+				if x.fetch == nil || !x.fetch.want.has(s.role) {
+					o.fetchRow(x, roles(0).with(s.role))
+				}
+			}
+		}
+		if ready {
+			o.finish(r, DoneRead, o.gather(r))
+			o.queue.reads[i] = nil
+			done = true
+		}
+	}
+	if done {
+		o.queue.reads = slices.DeleteFunc(o.queue.reads, func(r *request) bool { return r == nil })
+	}
+}
+
+// visible returns a block's committed version, or nil.
+func (o *Owner) visible(x *row, role int) []byte {
+	if mutated("READ_UNCOMMITTED") {
+		return x.latest(role)
+	}
+	return x.comm[role]
+}
+
+// settleRead finds out what a read has to wait for: the writes of its rows that were admitted before it.
+func (o *Owner) settleRead(r *request) bool {
+	for _, x := range r.rows {
+		if len(x.queued) > 0 && x.queued[0] < r.order {
+			return false
+		}
+	}
+	for i, s := range r.spans {
+		if x := r.rows[i]; x.pend != nil && x.pend[s.role] != nil {
+			r.waitSeq = max(r.waitSeq, x.pendSeq)
+		}
+	}
+	r.settled = true
+	return true
+}
+
+func (o *Owner) gather(r *request) [][]byte {
+	out := make([][]byte, len(r.spans))
+	for i, s := range r.spans {
+		out[i] = o.visible(r.rows[i], s.role)[s.off : s.off+s.n]
+	}
+	return out
+}
