@@ -60,6 +60,7 @@ type Op struct {
 	done bool
 	prev *Op
 	next *Op
+	wake chan struct{} // the shell's: closed when the operation is done
 }
 
 // Sectors is the length of a read or write in sectors.
