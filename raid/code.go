@@ -12,12 +12,13 @@ type Coder struct {
 	k, m    int
 	rs      reedsolomon.Encoder
 	scratch [][]byte
+	old     [][]byte // copies of old blocks for Delta
 	need    []bool
 }
 
 // NewCoder returns the coder of a valid layout.
 func NewCoder(l Layout) *Coder {
-	c := &Coder{k: l.K, m: l.M, scratch: make([][]byte, l.Width()), need: make([]bool, l.Width())}
+	c := &Coder{k: l.K, m: l.M, scratch: make([][]byte, l.Width()), need: make([]bool, l.Width()), old: make([][]byte, l.K)}
 	if l.M == 0 {
 		return c
 	}
@@ -46,7 +47,13 @@ func (c *Coder) Delta(old, fresh, parity [][]byte) {
 	if c.m == 0 {
 		return
 	}
-	copy(c.scratch, old[:c.k])
+	for i := range c.k {
+		c.scratch[i] = nil
+		if fresh[i] != nil { // Update overwrites the old blocks it is given; ours are shared
+			c.old[i] = append(c.old[i][:0], old[i]...)
+			c.scratch[i] = c.old[i]
+		}
+	}
 	copy(c.scratch[c.k:], parity)
 	if err := c.rs.Update(c.scratch, fresh[:c.k]); err != nil {
 		panic(fmt.Sprintf("raid: delta: %v", err))

@@ -62,7 +62,7 @@ var (
 // Apply returns the volume after c, or the reason why c is void; v itself never changes. It keeps the guards and effects of
 // A.1 for the five commands of an owner and is total: any c, however malformed, gets an answer.
 func (v *Volume) Apply(c VolumeCommand) (*Volume, error) {
-	if c.Epoch != v.Epoch {
+	if c.Epoch != v.Epoch && !(mutated("STALE_NO_CAS") && c.Kind == CmdStale) {
 		return nil, ErrEpoch
 	}
 	if c.Kind == CmdRelease {
@@ -70,7 +70,7 @@ func (v *Volume) Apply(c VolumeCommand) (*Volume, error) {
 		n.Released = c.Epoch
 		return n, nil
 	}
-	if c.Ver != v.Ver {
+	if c.Ver != v.Ver && !(mutated("STALE_NO_CAS") && c.Kind == CmdStale) && !(mutated("INSYNC_NO_CAS") && c.Kind == CmdInSync) {
 		return nil, ErrVersion
 	}
 	if c.Kind == CmdActivate {
