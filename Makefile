@@ -1,0 +1,59 @@
+# Clade. `make` alone prints this help.
+SHELL := /bin/bash
+GO    ?= go
+SEED  ?=
+SEEDS ?= 200
+MINUTES ?= 10
+LAYOUT ?= 2+1
+NODES ?= 3
+FUZZTIME ?= 30s
+GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race sim soak mutations fuzz lint demo lab bench ci clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/clade, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/clade ./cmd/clade
+
+test: ## every test that this machine can run; namespaces need root
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race: ## the tests that use goroutines, under the race detector
+	$(GO) test -race ./aoe/... ./cluster/... ./store/... ./cmd/...
+
+sim: ## simulated clusters: SEED=n replays one with its timeline, else SEEDS=n fixed ones
+	@if [ -n "$(SEED)" ]; then $(GO) test ./integration/sim -count=1 -run TestSeed -v -seed $(SEED); \
+	else $(GO) test ./integration/sim -count=1 -timeout 0 -v -run TestSeeds -seeds $(SEEDS); fi
+
+soak: ## fresh simulated clusters for MINUTES=n on both cores
+	$(GO) test ./integration/sim -count=1 -timeout 0 -v -run TestSoak -minutes $(MINUTES)
+
+mutations: ## switch the protocol's rules off one by one: the tests must notice each
+	$(GO) test -tags mutation -count=1 -timeout 0 -run 'Mutation' ./raid ./store ./membership ./integration/sim
+
+fuzz: ## every fuzz target for FUZZTIME=30s
+	@set -e; $(GO) list ./... | while read -r p; do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+lint: ## golangci-lint with .golangci.yml
+	$(GOLANGCI) run ./...
+
+demo: build ## three nodes, real data, two deaths: what Clade is for, in under two minutes (KEEP=1 leaves it up)
+	@KEEP=$(KEEP) bin/clade lab demo
+
+lab: build ## a cluster in namespaces that stays up: NODES=3 LAYOUT=2+1
+	bin/clade lab up --nodes $(NODES) --layout $(LAYOUT)
+
+bench: ## benchmarks; speed is given as ratios against a peer in the same run
+	$(GO) test -run '^$$' -bench . -benchmem ./aoe/... ./raid ./store/...
+
+ci: ## what CI runs
+	.ci/run
+
+clean: ## remove what was built
+	rm -rf bin
