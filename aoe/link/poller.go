@@ -1,0 +1,133 @@
+package link
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Where a Poller's owner is.
+const (
+	pollerAwake  = iota // not in Wait: a bell needs no system call
+	pollerAsleep        // in Wait, or about to be
+	pollerRung          // a bell rang since the last Wait
+)
+
+// Poller sleeps for one goroutine until one of its ports has something to
+// receive. A port belongs to one Poller at most.
+type Poller struct {
+	ports []Port
+	state atomic.Int32
+	sleeper
+	closeOnce sync.Once
+}
+
+// NewPoller returns a Poller over ports, which may be none: then only Wake and
+// time-outs end a Wait. Close it when done, after its goroutine left Wait.
+func NewPoller(ports ...Port) (*Poller, error) {
+	p := &Poller{ports: append([]Port(nil), ports...)}
+	hasDescriptors := false
+	for _, port := range p.ports {
+		fds, _ := port.readable(nil)
+		hasDescriptors = hasDescriptors || len(fds) > 0
+	}
+	if err := p.sleeper.open(hasDescriptors); err != nil {
+		return nil, err
+	}
+	for _, port := range p.ports {
+		port.watch(p.Wake)
+	}
+	return p, nil
+}
+
+// Wait sleeps until a port has something (frames, or an error to report), and
+// then returns true; or until timeoutNs have passed or Wake was called, and
+// then returns false. A negative time-out never passes; zero only looks. A Wake
+// that came since the last Wait returned ends this one at once. Wait may
+// return false early for no reason.
+func (p *Poller) Wait(timeoutNs int64) (bool, error) {
+	if !p.state.CompareAndSwap(pollerAwake, pollerAsleep) {
+		timeoutNs = 0 // rung since the last time: only look
+	}
+	ready := false
+	p.sleeper.begin()
+	for _, port := range p.ports {
+		has := false
+		p.sleeper.fds, has = port.readable(p.sleeper.fds)
+		ready = ready || has
+	}
+	if ready {
+		timeoutNs = 0
+	}
+	fromKernel, err := p.sleeper.sleep(timeoutNs)
+	if p.state.Swap(pollerAwake) == pollerRung {
+		p.sleeper.hush()
+		for _, port := range p.ports {
+			_, has := port.readable(p.sleeper.fds[:0])
+			ready = ready || has
+		}
+	}
+	return ready || fromKernel, err
+}
+
+// Wake ends the current Wait, or the next one if none is running. Any
+// goroutine may call it, as often as it likes: it costs a system call only when
+// there is a sleeper.
+func (p *Poller) Wake() {
+	if p.state.Swap(pollerRung) == pollerAsleep {
+		p.sleeper.ring()
+	}
+}
+
+// Close releases what the Poller holds; the ports stay open.
+func (p *Poller) Close() {
+	p.closeOnce.Do(func() {
+		for _, port := range p.ports {
+			port.watch(nil)
+		}
+		p.sleeper.close()
+	})
+}
+
+// channelSleeper sleeps without descriptors. Being a channel it also works
+// under testing/synctest.
+type channelSleeper struct {
+	bell  chan struct{}
+	timer *time.Timer
+}
+
+func (s *channelSleeper) open() {
+	s.bell = make(chan struct{}, 1)
+	s.timer = time.NewTimer(time.Hour)
+	s.timer.Stop()
+}
+
+func (s *channelSleeper) sleep(timeoutNs int64) {
+	if timeoutNs == 0 {
+		return
+	}
+	if timeoutNs < 0 {
+		<-s.bell
+		return
+	}
+	s.timer.Reset(time.Duration(timeoutNs))
+	select {
+	case <-s.bell:
+	case <-s.timer.C:
+	}
+	s.timer.Stop()
+}
+
+func (s *channelSleeper) ring() {
+	select {
+	case s.bell <- struct{}{}:
+	default: // it rings already
+	}
+}
+
+func (s *channelSleeper) hush() {
+	select {
+	case <-s.bell:
+	default:
+	}
+}

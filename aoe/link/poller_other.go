@@ -1,0 +1,23 @@
+//go:build !linux
+
+package link
+
+// sleeper waits on a channel: no port has descriptors here.
+type sleeper struct {
+	channelSleeper
+	fds []int
+}
+
+func (s *sleeper) open(bool) error {
+	s.channelSleeper.open()
+	return nil
+}
+
+func (s *sleeper) begin() { s.fds = s.fds[:0] }
+
+func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
+	s.channelSleeper.sleep(timeoutNs)
+	return false, nil
+}
+
+func (s *sleeper) close() {}
