@@ -1,0 +1,208 @@
+package sim
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// linOp is one operation on one register, at the boundary of the target: it took effect at one instant of [start, end].
+type linOp struct {
+	start, end int64
+	optional   bool // may also never take effect (a delivered copy that nobody saw answered)
+	write      bool
+	value      uint64
+	pre        func(state uint64) bool // what must hold where it takes effect; a read with pre asserts nothing else
+	label      string                  // for the report
+}
+
+// apply returns the state after o takes effect, and whether it can take effect there.
+func (o *linOp) apply(state uint64) (uint64, bool) {
+	switch {
+	case o.pre != nil && !o.pre(state):
+		return state, false
+	case o.write:
+		return o.value, true
+	case o.pre == nil && o.value != state:
+		return state, false
+	}
+	return state, true
+}
+
+// linConfig is a possible state: the register's value and which of the open operations have taken effect. Open operations
+// sit in slots 0..63 that are used again.
+type linConfig struct {
+	value uint64
+	done  uint64
+}
+
+// linOpenMax bounds the operations open at once on one register; more is reported as "unknown", which fails.
+const linOpenMax = 64
+
+// linConfigsMax bounds the search.
+const linConfigsMax = 1 << 18
+
+// linearize reports why no order of the operations explains what was read, or "" when one does. A register starts as
+// initial. It keeps all possible states and, whenever an operation ends, lets it and whatever must come before it take
+// effect ("just in time" linearization). An exhausted search is a failure, never a pass.
+func linearize(initial uint64, ops []linOp) string {
+	type edge struct {
+		at    int64
+		end   bool
+		index int
+	}
+	edges := make([]edge, 0, 2*len(ops))
+	for i, o := range ops {
+		if o.end < o.start {
+			return fmt.Sprintf("%s ended at %d before it began at %d", o.label, o.end, o.start)
+		}
+		edges = append(edges, edge{o.start, false, i}, edge{o.end, true, i})
+	}
+	// At one instant starts come before ends: intervals are closed, operations that touch may be in any order.
+	sort.SliceStable(edges, func(i, j int) bool {
+		a, b := edges[i], edges[j]
+		return a.at < b.at || a.at == b.at && !a.end && b.end
+	})
+	slotOf := make([]int, len(ops))
+	var open [linOpenMax]int
+	for i := range open {
+		open[i] = -1
+	}
+	configs := map[linConfig]bool{{value: initial}: true}
+	for _, e := range edges {
+		if !e.end {
+			slot := -1
+			for i, o := range open {
+				if o < 0 {
+					slot = i
+					break
+				}
+			}
+			if slot < 0 {
+				return fmt.Sprintf("unknown: more than %d operations open at once", linOpenMax)
+			}
+			open[slot], slotOf[e.index] = e.index, slot
+			continue
+		}
+		slot := slotOf[e.index]
+		next, ok := closeOp(configs, ops, &open, slot)
+		if !ok {
+			return "unknown: too many possible states"
+		}
+		if len(next) == 0 {
+			return explain(initial, ops, e.index, configs, &open)
+		}
+		open[slot] = -1
+		configs = next
+	}
+	return ""
+}
+
+// closeOp returns the states possible after the operation in slot has ended.
+func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slot int) (map[linConfig]bool, bool) {
+	bit := uint64(1) << slot
+	op := ops[open[slot]]
+	next := make(map[linConfig]bool, len(configs))
+	seen := make(map[linConfig]bool, len(configs))
+	work := make([]linConfig, 0, len(configs))
+	push := func(c linConfig) {
+		if !seen[c] {
+			seen[c] = true
+			work = append(work, c)
+		}
+	}
+	for c := range configs { // a set: the order of work does not change the result
+		push(c)
+	}
+	for len(work) > 0 {
+		c := work[len(work)-1]
+		work = work[:len(work)-1]
+		if c.done&bit != 0 {
+			c.done &^= bit
+			next[c] = true
+			continue
+		}
+		if op.optional { // it may end without ever having taken effect
+			next[c] = true
+		}
+		for s, i := range open {
+			if i < 0 || c.done&(1<<s) != 0 {
+				continue
+			}
+			if value, ok := ops[i].apply(c.value); ok {
+				push(linConfig{value, c.done | 1<<s})
+			}
+		}
+		if len(seen) > linConfigsMax {
+			return nil, false
+		}
+	}
+	return next, true
+}
+
+// explain describes the operation that nothing explains, with its neighbours.
+func explain(initial uint64, ops []linOp, bad int, configs map[linConfig]bool, open *[linOpenMax]int) string {
+	var b strings.Builder
+	values := map[uint64]bool{}
+	for c := range configs {
+		values[c.value] = true
+	}
+	var sorted []uint64
+	for v := range values {
+		sorted = append(sorted, v)
+	}
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i] < sorted[j] })
+	fmt.Fprintf(&b, "no order explains %s\n    possible values before it: %s (initially %s)\n    history around it:", ops[bad], valueNames(sorted), valueName(initial))
+	var near []linOp
+	for _, o := range ops {
+		if o.start <= ops[bad].end && o.end >= ops[bad].start-5*second {
+			near = append(near, o)
+		}
+	}
+	sort.SliceStable(near, func(i, j int) bool { return near[i].start < near[j].start })
+	if n := len(near); n > 40 {
+		near = near[n-40:]
+	}
+	for _, o := range near {
+		fmt.Fprintf(&b, "\n      %s", o)
+	}
+	return b.String()
+}
+
+func (o linOp) String() string {
+	kind := "read "
+	if o.write {
+		kind = "write"
+	}
+	opt := ""
+	if o.optional {
+		opt = " (optional copy)"
+	}
+	end := fmt.Sprintf("%.6f", float64(o.end)/1e9)
+	if o.end >= forever {
+		end = "open"
+	}
+	return fmt.Sprintf("%s %s in [%.6f, %s]%s %s", kind, valueName(o.value), float64(o.start)/1e9, end, opt, o.label)
+}
+
+// forever ends what never ended.
+const forever = int64(1) << 62
+
+// A value names the write that made it: initiator, its write number. Zero is a sector never written.
+func valueName(v uint64) string {
+	switch {
+	case v == 0:
+		return "zeros"
+	case v == valueTorn:
+		return "TORN"
+	}
+	return fmt.Sprintf("i%d#%d", v>>48, v&(1<<48-1))
+}
+
+func valueNames(vs []uint64) string {
+	var s []string
+	for _, v := range vs {
+		s = append(s, valueName(v))
+	}
+	return strings.Join(s, ", ")
+}
