@@ -42,3 +42,6 @@ func readSector(p []byte, volume, lba uint64) uint64 {
 	}
 	return value
 }
+
+// simShelf is the shelf number of every simulated cluster.
+const simShelf = 7
