@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
 	"clade/raid"
@@ -23,6 +24,7 @@ const (
 	maxMessageEntryBytes   = 256 << 10
 	maxUncommittedBytes    = 4 << 20
 	maxPending             = 1024
+	snapshotTimeoutNs      = 5e9
 )
 
 // GroupOptions configures a Group; zero fields get the defaults above.
@@ -76,6 +78,7 @@ type Group struct {
 	out     GroupEffects
 	stop    error
 	log     groupLog
+	sending []sendingSnapshot
 }
 
 // Bootstrap returns the snapshot that the storage of a cluster's first node starts from: one voter, an empty state.
@@ -118,7 +121,7 @@ func NewGroup(nowNs int64, opt GroupOptions) (*Group, error) {
 	}
 	g.rn, err = raft.NewRawNode(&raft.Config{
 		ID: uint64(opt.Node), ElectionTick: opt.ElectionTicks, HeartbeatTick: opt.HeartbeatTicks,
-		Storage: opt.Storage, Applied: g.applied, AsyncStorageWrites: true,
+		Storage: liveStorage{opt.Storage, g}, Applied: g.applied, AsyncStorageWrites: true,
 		MaxSizePerMsg: maxMessageEntryBytes, MaxUncommittedEntriesSize: maxUncommittedBytes, MaxInflightMsgs: 64,
 		CheckQuorum: true, PreVote: true, StepDownOnRemoval: true, Logger: &g.log,
 	})
@@ -127,6 +130,26 @@ func NewGroup(nowNs int64, opt GroupOptions) (*Group, error) {
 	}
 	g.pump()
 	return g, nil
+}
+
+// liveStorage is what Raft reads: the store, but a snapshot for a follower is made of the state as applied now. The stored one
+// may be older than the follower's membership, and Raft ignores a snapshot whose configuration does not name the receiver.
+type liveStorage struct {
+	raft.Storage
+	g *Group
+}
+
+// Snapshot returns the applied state.
+func (l liveStorage) Snapshot() (*raftpb.Snapshot, error) {
+	if l.g.applied == 0 {
+		return l.Storage.Snapshot()
+	}
+	return l.g.snapshot(), nil
+}
+
+func (g *Group) snapshot() *raftpb.Snapshot {
+	return &raftpb.Snapshot{Data: g.state.Snapshot(), Metadata: &raftpb.SnapshotMetadata{
+		Index: new(g.applied), Term: new(g.term), ConfState: proto.Clone(g.conf).(*raftpb.ConfState)}}
 }
 
 // State returns the applied state. It changes with the Group's inputs.
@@ -160,7 +183,39 @@ func (g *Group) Tick(nowNs int64) {
 	for range min(ticks, int64(g.opt.ElectionTicks)) {
 		g.rn.Tick()
 	}
+	g.resendSnapshots(nowNs)
 	g.pump()
+}
+
+// resendSnapshots tells Raft to try again where a snapshot has been under way for too long: Raft itself waits for ever, and not
+// every loss breaks a link.
+func (g *Group) resendSnapshots(nowNs int64) {
+	if !g.IsLeader() {
+		g.sending = nil
+		return
+	}
+	var now []sendingSnapshot
+	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if pr.State != tracker.StateSnapshot {
+			return
+		}
+		s := sendingSnapshot{id, pr.PendingSnapshot, nowNs}
+		if i := slices.IndexFunc(g.sending, func(o sendingSnapshot) bool { return o.to == id && o.index == s.index }); i >= 0 {
+			s.since = g.sending[i].since
+		}
+		now = append(now, s)
+	})
+	g.sending = now
+	for _, s := range now {
+		if nowNs-s.since >= snapshotTimeoutNs {
+			g.rn.ReportSnapshot(s.to, raft.SnapshotFailure)
+		}
+	}
+}
+
+type sendingSnapshot struct {
+	to, index uint64
+	since     int64
 }
 
 // NextTickNs returns when Tick has something to do again.
@@ -347,6 +402,8 @@ func (g *Group) apply(e *raftpb.Entry) {
 	case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
 		// What confChangeOK refuses is void on every node alike: it depends on the log alone.
 		if cc := decodeConfChange(e); cc != nil && confChangeOK(g.conf, cc) {
+			g.conf = nextConf(g.conf, cc) // before Raft asks for a snapshot that names the new member
+			g.applied, g.term = e.GetIndex(), e.GetTerm()
 			g.conf = g.rn.ApplyConfChange(cc)
 		}
 	}
@@ -360,8 +417,7 @@ func (g *Group) snapshotIfDue() {
 	}
 	g.snap = g.applied
 	compact := g.applied - min(g.opt.KeepEntries, g.applied)
-	g.write(StorageWrite{CompactTo: compact, Snapshot: &raftpb.Snapshot{Data: g.state.Snapshot(), Metadata: &raftpb.SnapshotMetadata{
-		Index: new(g.applied), Term: new(g.term), ConfState: proto.Clone(g.conf).(*raftpb.ConfState)}}})
+	g.write(StorageWrite{CompactTo: compact, Snapshot: g.snapshot()})
 }
 
 // restore replaces State by a snapshot from the leader, which validate has decoded once.

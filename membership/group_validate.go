@@ -187,3 +187,20 @@ func confChangeOK(cs *raftpb.ConfState, cc *raftpb.ConfChangeV2) bool {
 	}
 	return false
 }
+
+// nextConf returns the configuration after a change that confChangeOK has accepted.
+func nextConf(cs *raftpb.ConfState, cc *raftpb.ConfChangeV2) *raftpb.ConfState {
+	out := proto.Clone(cs).(*raftpb.ConfState)
+	c := cc.GetChanges()[0]
+	without := func(ids []uint64) []uint64 {
+		return slices.DeleteFunc(ids, func(id uint64) bool { return id == c.GetNodeId() })
+	}
+	out.Voters, out.Learners = without(out.Voters), without(out.Learners)
+	switch c.GetType() {
+	case raftpb.ConfChangeAddLearnerNode:
+		out.Learners = append(out.Learners, c.GetNodeId())
+	case raftpb.ConfChangeAddNode:
+		out.Voters = append(out.Voters, c.GetNodeId())
+	}
+	return out
+}
