@@ -73,9 +73,14 @@ func (s *State) Snapshot() []byte {
 	if err != nil {
 		panic(fmt.Sprintf("membership: state does not encode: %v", err))
 	}
+	return sealSnapshot(max(s.FeatureLevel, MinFeatureLevel), body)
+}
+
+// sealSnapshot puts the header before a body.
+func sealSnapshot(level int, body []byte) []byte {
 	out := make([]byte, snapshotHeaderBytes, snapshotHeaderBytes+len(body))
 	copy(out, snapshotMagic[:])
-	binary.BigEndian.PutUint32(out[4:], uint32(max(s.FeatureLevel, MinFeatureLevel)))
+	binary.BigEndian.PutUint32(out[4:], uint32(level))
 	binary.BigEndian.PutUint32(out[8:], crc32.Checksum(body, castagnoli))
 	return append(out, body...)
 }
