@@ -66,7 +66,7 @@ func (c *Client) Close() error {
 	}
 	c.closed = true
 	c.timer.Stop()
-	c.dev.goDown(h.clock())
+	c.dev.Down(h.clock())
 	c.act()
 	c.mu.Unlock()
 	h.change(func(t *routeTable) {

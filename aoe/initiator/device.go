@@ -177,6 +177,12 @@ func (d *Device) Discover(nowNs int64) {
 	d.pump(nowNs)
 }
 
+// Down ends all operations with ErrDown, and so all later ones.
+func (d *Device) Down(nowNs int64) {
+	d.begin()
+	d.goDown(nowNs)
+}
+
 // Revalidate brings a device back that went down for silence.
 func (d *Device) Revalidate(nowNs int64) {
 	d.down = false
