@@ -60,11 +60,15 @@ func (t *Target) Start() error {
 	return nil
 }
 
-// Stop ends the goroutine; the Port stays open.
+// Stop ends the goroutine; the Port stays open. Stopping again does nothing.
 func (t *Target) Stop() {
 	t.mu.Lock()
+	stopped := t.stop
 	t.stop = true
 	t.mu.Unlock()
+	if stopped {
+		return
+	}
 	t.poller.Wake()
 	t.done.Wait()
 	t.poller.Close()
