@@ -17,9 +17,7 @@ const commandVersion = 1
 type Header struct {
 	ID uint64      // chosen by the proposer: it finds its Result by (By, ID)
 	By raid.NodeID // proposer; 0 before ClusterInit
-	// ClockMs is the proposer's own clock (CLOCK_BOOTTIME in ms). Log time is the maximum over all nodes of clock + base, where
-	// a node's base is set at its NodeBoot so that it continues log time: it never falls, runs no faster than real time, and
-	// no wall clock can upset it. The dedupe table ages by it (B: C20).
+	// ClockMs is the proposer's own clock (CLOCK_BOOTTIME in ms). Log time is made of it: see State.advanceClock.
 	ClockMs int64
 }
 
@@ -201,13 +199,27 @@ func (s *State) Apply(index uint64, data []byte) Result {
 // maxClockMs bounds clocks so that sums cannot overflow.
 const maxClockMs = math.MaxInt64 / 4
 
-// advanceClock moves log time to the proposer's estimate of it, never back.
+// advanceClock moves log time, by which the dedupe table ages (B: C20). Log time must never run ahead of real time, whatever the
+// wall clocks say, however far the nodes' clocks are apart, and however long the cluster was idle. So it counts only time that one
+// node has seen pass between two of its own commands: a generation ends when some node's clock is 20 s past what it was at its
+// first command in it. Then time moves by these 20 s, and all begin anew.
 func (s *State) advanceClock(h Header) {
 	n := s.Node(h.By)
-	if n == nil || n.Term == 0 || h.ClockMs < 0 || h.ClockMs > maxClockMs {
+	if n == nil || n.Term == 0 || h.ClockMs <= 0 {
 		return
 	}
-	s.TimeMs = max(s.TimeMs, min(n.ClockBase+h.ClockMs, maxClockMs))
+	if n.ClockMark == 0 || h.ClockMs < n.ClockMark {
+		n.ClockMark = h.ClockMs
+		return
+	}
+	if h.ClockMs-n.ClockMark < generationMs {
+		return
+	}
+	s.TimeMs = min(s.TimeMs+generationMs, maxClockMs)
+	for i := range s.Nodes {
+		s.Nodes[i].ClockMark = 0
+	}
+	n.ClockMark = h.ClockMs
 }
 
 func void(format string, args ...any) Result { return Result{Err: fmt.Errorf(format, args...)} }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"clade/aoe"
 	"clade/raid"
 )
 
@@ -55,10 +56,11 @@ func (c *ClusterInit) apply(s *State, h Header) Result {
 		return void("the cluster id is zero: %w", ErrInvalid)
 	case !validName(c.Name) || !validName(c.NodeName):
 		return void("name %q or %q: letters, digits, '-', '_' and '.', at most %d: %w", c.Name, c.NodeName, MaxNameBytes, ErrInvalid)
-	case c.Shelf > MaxShelf:
-		return void("shelf %d, at most %d: %w", c.Shelf, MaxShelf, ErrInvalid)
 	case c.SectorCount == 0:
 		return void("sector count 0: %w", ErrInvalid)
+	}
+	if err := aoe.ValidateAddress(c.Shelf, 0); err != nil {
+		return void("%v: %w", err, ErrInvalid)
 	}
 	if err := c.Node.validate(); err != nil {
 		return Result{Err: err}
@@ -215,9 +217,7 @@ func (c *NodeBoot) apply(s *State, h Header) Result {
 	n.Term++
 	n.Held = true
 	n.Addr, n.Host, n.MaxFeature, n.SANPaths = c.Info.Addr, c.Info.Host, c.Info.MaxFeature, c.Info.SANPaths
-	if h.By == n.ID && h.ClockMs >= 0 && h.ClockMs <= maxClockMs {
-		n.ClockBase = s.TimeMs - h.ClockMs
-	}
+	n.ClockMark = 0 // its host's clock may have begun anew
 	return Result{Node: n.ID, Term: n.Term}
 }
 

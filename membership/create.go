@@ -28,7 +28,8 @@ type Create struct {
 	Domain    FailureDomain `json:"domain"`     // "": node
 	Disks     raid.DiskSet  `json:"disks"`      // empty: all
 	Strict    bool          `json:"strict"`
-	Identity  Identity      `json:"identity"` // empty fields get defaults
+	Identity  Identity      `json:"identity"`   // empty fields get defaults
+	CreatedMs int64         `json:"created_ms"` // Unix time; for people
 }
 
 // CommandType returns the tag on the wire.
@@ -54,7 +55,7 @@ func (c *Create) apply(s *State, h Header) Result {
 		}
 	}
 	slices.SortFunc(d.Members, func(a, b raid.Member) int { return cmp.Compare(a.Disk, b.Disk) })
-	v := &Volume{Data: d, Slot: c.Slot, Name: c.Name, Identity: c.identity(s, id), Domain: c.domain(), Strict: c.Strict, CreatedMs: s.TimeMs}
+	v := &Volume{Data: d, Slot: c.Slot, Name: c.Name, Identity: c.identity(s, id), Domain: c.domain(), Strict: c.Strict, CreatedMs: c.CreatedMs}
 	s.NextVolume++
 	s.Volumes = append(s.Volumes, v)
 	return Result{Volume: id}

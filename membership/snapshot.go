@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"math"
 
+	"clade/aoe"
 	"clade/raid"
 )
 
@@ -140,8 +141,7 @@ func (s *State) check() error {
 		return bad("feature level or time out of range")
 	}
 	for i := range s.Nodes {
-		if n := &s.Nodes[i]; n.ID == 0 || n.ID >= s.NextNode || i > 0 && s.Nodes[i-1].ID >= n.ID ||
-			n.ClockBase > maxClockMs || n.ClockBase < -maxClockMs {
+		if n := &s.Nodes[i]; n.ID == 0 || n.ID >= s.NextNode || i > 0 && s.Nodes[i-1].ID >= n.ID {
 			return bad("nodes")
 		}
 	}
@@ -166,6 +166,9 @@ func (s *State) checkVolume(v *Volume) error {
 	bad := func(what string) error { return fmt.Errorf("%w: volume %d: %s", ErrSnapshot, d.ID, what) }
 	if d.Layout.K < 1 || d.Layout.M < 0 || d.Layout.K > 32 || d.Layout.Width() > 32 || len(d.Extents) > MaxExtents {
 		return bad("layout")
+	}
+	if len(v.Control.Config) > aoe.StringBytesMax || len(v.Control.Mask) > aoe.MaskMax || len(v.Control.Reserved) > aoe.ReserveMax {
+		return bad("control")
 	}
 	for i := range d.Members {
 		if d.Members[i].Disk == 0 || i > 0 && d.Members[i-1].Disk >= d.Members[i].Disk {
@@ -239,9 +242,4 @@ func unpackExtents(b []byte) ([]raid.Extent, error) {
 		return nil, nil
 	}
 	return out, nil
-}
-
-func normaliseControl(c ControlState) ControlState {
-	c.Config, c.Mask, c.Reserved = normalise(c.Config), normalise(c.Mask), normalise(c.Reserved)
-	return c
 }

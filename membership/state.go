@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"clade/aoe"
 	"clade/raid"
 )
 
@@ -23,7 +24,6 @@ const (
 	MaxNameBytes    = 64
 	MaxAddrBytes    = 256
 	MaxSANPaths     = 16
-	MaxShelf        = 0xFFFE // 0xFFFF is the broadcast address
 	MaxCommandBytes = 64 << 10
 )
 
@@ -61,7 +61,7 @@ type Node struct {
 	Leaving    bool        `json:"leaving"`     // the leader takes it out of the voters, then removes it
 	MaxFeature int         `json:"max_feature"` // highest feature level of its binary
 	SANPaths   int         `json:"san_paths"`
-	ClockBase  int64       `json:"clock_base"` // log time minus the node's clock, ms, as of its last NodeBoot
+	ClockMark  int64       `json:"clock_mark"` // its clock at its first command in this generation of log time, ms; 0: none
 }
 
 // DiskState says whether a disk may be used.
@@ -110,10 +110,10 @@ type Volume struct {
 	Name      string        `json:"name"`
 	Identity  Identity      `json:"identity"`
 	Domain    FailureDomain `json:"domain"`
-	Strict    bool          `json:"strict"`  // strict lease: reads ask the disks too (A.2, B: C18)
-	Handoff   raid.NodeID   `json:"handoff"` // the owner shall release so that this node takes over; 0: none
-	CreatedMs int64         `json:"created_ms"`
-	Control   ControlState  `json:"control"`
+	Strict    bool          `json:"strict"`     // strict lease: reads ask the disks too (A.2, B: C18)
+	Handoff   raid.NodeID   `json:"handoff"`    // the owner shall release so that this node takes over; 0: none
+	CreatedMs int64         `json:"created_ms"` // Unix time by the proposer's clock; for people
+	Control   aoe.Control   `json:"control"`
 }
 
 // ID returns the volume's id.
@@ -164,7 +164,7 @@ type State struct {
 	Shelf        uint16
 	FeatureLevel int
 	SectorCount  uint8 // largest ATA request that volumes advertise, fixed at init (DESIGN 4.7)
-	TimeMs       int64 // log time: see Header.ClockMs
+	TimeMs       int64 // log time: see advanceClock
 	NextNode     raid.NodeID
 	NextDisk     raid.DiskID
 	NextVolume   raid.VolumeID

@@ -1,3 +1,0 @@
-package membership
-
-const maxDedupe = 4096
