@@ -30,7 +30,7 @@ type Client struct {
 // retransmission of an old one. cfg.OnSend is called with the session locked.
 func (h *Host) NewClient(cfg Config) (*Client, error) {
 	if cfg.MAC == (aoe.MAC{}) || cfg.MAC[0]&1 != 0 {
-		return nil, fmt.Errorf("initiator: %s is no source address", formatMAC(cfg.MAC))
+		return nil, fmt.Errorf("initiator: %s is no source address", cfg.MAC)
 	}
 	if cfg.Shelf == shelfAll || cfg.Slot == slotAll {
 		return nil, fmt.Errorf("initiator: e%d.%d is a wildcard, not a volume", cfg.Shelf, cfg.Slot)

@@ -247,7 +247,7 @@ func (h *Host) join(mac aoe.MAC) error {
 				err = errors.Join(err, q.port.Leave(mac))
 			}
 			delete(h.joined, mac)
-			return fmt.Errorf("initiator: receive frames for %s: %w", formatMAC(mac), err)
+			return fmt.Errorf("initiator: receive frames for %s: %w", mac, err)
 		}
 	}
 	return nil
@@ -292,8 +292,4 @@ func mustRandom(b []byte) {
 	if _, err := rand.Read(b); err != nil { // never, says its documentation
 		panic(fmt.Sprintf("initiator: no random bytes: %v", err))
 	}
-}
-
-func formatMAC(m aoe.MAC) string {
-	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }

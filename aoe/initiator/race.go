@@ -33,7 +33,7 @@ type RaceResult struct {
 func (r *RaceResult) Check() error {
 	for i := range r.Contenders {
 		if c := &r.Contenders[i]; c.Err != nil {
-			return fmt.Errorf("initiator: race: %s got no verdict: %w", formatMAC(c.MAC), c.Err)
+			return fmt.Errorf("initiator: race: %s got no verdict: %w", c.MAC, c.Err)
 		}
 	}
 	if r.Winners != 1 {
@@ -42,7 +42,7 @@ func (r *RaceResult) Check() error {
 	for i := range r.Contenders {
 		c := &r.Contenders[i]
 		if c.Told != r.Final || c.Won && c.Wanted != r.Final {
-			return fmt.Errorf("initiator: race: %s wanted %q and was told %q, but %q is in force", formatMAC(c.MAC), c.Wanted, c.Told, r.Final)
+			return fmt.Errorf("initiator: race: %s wanted %q and was told %q, but %q is in force", c.MAC, c.Wanted, c.Told, r.Final)
 		}
 	}
 	return nil
