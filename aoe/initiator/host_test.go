@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -22,6 +23,12 @@ var hostMAC = aoe.MAC{2, 1, 0, 0, 0, 1}
 // newSAN makes a switch with a target e7.1 of 4 MiB and a host. fault may be nil.
 func newSAN(t *testing.T, fault func(frame []byte, answer bool) int) (*initiator.Host, *initiatortest.Target) {
 	t.Helper()
+	return newSANOf(t, false, fault)
+}
+
+// newSANOf is newSAN with the choice between the naive target and aoe.Target.
+func newSANOf(t *testing.T, real bool, fault func(frame []byte, answer bool) int) (*initiator.Host, *initiatortest.Target) {
+	t.Helper()
 	sw := link.NewSwitch(link.SwitchConfig{MTU: 9000})
 	port := func(cfg link.SwitchPortConfig) link.Port {
 		p, err := sw.NewPort(cfg)
@@ -32,7 +39,7 @@ func newSAN(t *testing.T, fault func(frame []byte, answer bool) int) (*initiator
 		return p
 	}
 	target := &initiatortest.Target{Port: port(link.SwitchPortConfig{MAC: aoe.MAC{2, 2, 0, 0, 0, 1}}), MAC: aoe.MAC{2, 0xae, 0, 0, 0, 1},
-		Shelf: 7, Slot: 1, Sectors: 8192, BufferCount: 32, SectorCount: 16, Fault: fault}
+		Shelf: 7, Slot: 1, Sectors: 8192, BufferCount: 32, SectorCount: 16, Fault: fault, Real: real}
 	if err := target.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -80,37 +87,41 @@ func timeout(t *testing.T, d time.Duration) context.Context {
 
 func TestClientReadsBackWhatItWrote(t *testing.T) {
 	for name, cfg := range map[string]initiator.Config{"library": {}, "iPXE": {Mode: initiator.ModeIPXE}, "Linux": {Mode: initiator.ModeLinux}} {
-		t.Run(name, func(t *testing.T) {
-			h, target := newSAN(t, nil)
-			c := newClient(t, h, cfg)
-			ctx := timeout(t, time.Minute)
-			id, err := c.Identify(ctx)
-			if err != nil || id.Sectors != 8192 || id.Model != "initiatortest" || id.Serial != "serial-1" || id.Firmware != "1.0" || !id.LBA48 {
-				t.Fatalf("identify: %+v, %v", id, err)
-			}
-			data := make([]byte, 100*512)
-			rand.NewChaCha8([32]byte{1}).Read(data)
-			if err := c.WriteAt(ctx, data, 33*512); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Flush(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(target.Disk()[33*512:][:len(data)], data) {
-				t.Fatal("the target holds other data")
-			}
-			got := make([]byte, len(data))
-			if err := c.ReadAt(ctx, got, 33*512); err != nil || !bytes.Equal(got, data) {
-				t.Fatalf("read back: %v, equal %v", err, bytes.Equal(got, data))
-			}
-			if err := c.ReadAt(ctx, got, 3); !errors.Is(err, initiator.ErrRange) {
-				t.Errorf("an unaligned read gives %v", err)
-			}
-			var ata *initiator.ATAError
-			if err := c.ReadAt(ctx, got, 8190*512); !errors.As(err, &ata) {
-				t.Errorf("a read beyond the end gives %v", err)
-			}
-		})
+		for _, real := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, aoe.Target %v", name, real), func(t *testing.T) { readBack(t, cfg, real) })
+		}
+	}
+}
+
+func readBack(t *testing.T, cfg initiator.Config, real bool) {
+	h, target := newSANOf(t, real, nil)
+	c := newClient(t, h, cfg)
+	ctx := timeout(t, time.Minute)
+	id, err := c.Identify(ctx)
+	if err != nil || id.Sectors != 8192 || id.Model != "initiatortest" || id.Serial != "serial-1" || id.Firmware != "1.0" || !id.LBA48 {
+		t.Fatalf("identify: %+v, %v", id, err)
+	}
+	data := make([]byte, 100*512)
+	rand.NewChaCha8([32]byte{1}).Read(data)
+	if err := c.WriteAt(ctx, data, 33*512); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(target.Disk()[33*512:][:len(data)], data) {
+		t.Fatal("the target holds other data")
+	}
+	got := make([]byte, len(data))
+	if err := c.ReadAt(ctx, got, 33*512); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("read back: %v, equal %v", err, bytes.Equal(got, data))
+	}
+	if err := c.ReadAt(ctx, got, 3); !errors.Is(err, initiator.ErrRange) {
+		t.Errorf("an unaligned read gives %v", err)
+	}
+	var ata *initiator.ATAError
+	if err := c.ReadAt(ctx, got, 8190*512); !errors.As(err, &ata) {
+		t.Errorf("a read beyond the end gives %v", err)
 	}
 }
 
@@ -192,7 +203,13 @@ func TestDiscover(t *testing.T) {
 }
 
 func TestConfigMaskReserve(t *testing.T) {
-	h, _ := newSAN(t, lossy(3, 20, 10))
+	for _, real := range []bool{false, true} {
+		t.Run(fmt.Sprintf("aoe.Target %v", real), func(t *testing.T) { configMaskReserve(t, real) })
+	}
+}
+
+func configMaskReserve(t *testing.T, real bool) {
+	h, _ := newSANOf(t, real, lossy(3, 15, 10))
 	a, b := newClient(t, h, initiator.Config{}), newClient(t, h, initiator.Config{})
 	ctx := timeout(t, time.Minute)
 
@@ -244,7 +261,7 @@ func TestConfigMaskReserve(t *testing.T) {
 
 func TestRaceHasOneWinner(t *testing.T) {
 	for seed := uint64(1); seed <= 3; seed++ {
-		h, _ := newSAN(t, lossy(seed, 15, 15))
+		h, _ := newSANOf(t, seed > 1, lossy(seed, 15, 15))
 		res, err := h.Race(timeout(t, time.Minute), 7, 1, 8, "host-")
 		if err != nil {
 			t.Fatal(err)

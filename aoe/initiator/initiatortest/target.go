@@ -1,7 +1,8 @@
 // Package initiatortest has a small AoE target in memory for tests of
 // initiators: one volume, the four commands of the protocol, and faults on
 // demand. It is deliberately naive and shares no code with the real target, so
-// that a common misreading of the protocol does not hide.
+// that a common misreading of the protocol does not hide; with Real it decides by
+// the real one instead.
 package initiatortest
 
 import (
@@ -28,7 +29,11 @@ type Target struct {
 	// called by one goroutine.
 	Fault func(frame []byte, answer bool) int
 
+	// Real decides with aoe.Target instead of the naive reading here.
+	Real bool
+
 	mu       sync.Mutex
+	real     aoe.Target
 	disk     []byte
 	config   []byte
 	mask     []aoe.MAC
@@ -44,6 +49,8 @@ type Target struct {
 func (t *Target) Start() error {
 	t.disk = make([]byte, t.Sectors*512)
 	t.answers = make(map[string][]byte)
+	t.real.Identity = aoe.Identity{Shelf: t.Shelf, Slot: t.Slot, Sectors: t.Sectors, Serial: "serial-1", Model: "initiatortest",
+		Firmware: "1.0", BufCount: t.BufferCount, FirmwareWord: 1, SectorCount: t.SectorCount}
 	if t.Fault == nil {
 		t.Fault = func([]byte, bool) int { return 1 }
 	}
@@ -127,7 +134,11 @@ func (t *Target) take(req []byte) {
 	for n := t.Fault(req, false); n > 0; n-- {
 		t.mu.Lock()
 		t.requests++
-		answer := t.handle(req)
+		handle := t.handle
+		if t.Real {
+			handle = t.handleReal
+		}
+		answer := handle(req)
 		t.mu.Unlock()
 		if answer == nil {
 			continue
