@@ -131,97 +131,111 @@ func (f *fabric) executeLate() {
 	f.later = kept
 }
 
-// simulate runs devices against the fabric for a simulated time and returns the
-// history, the devices' counters and how many operations were answered.
+// clients are the initiators before a fabric: each keeps two operations going
+// until endNs.
+type clients struct {
+	f        *fabric
+	rec      *Recorder
+	devs     []*initiator.Device
+	loads    []*Workload
+	nexts    []int64 // when each wants its tick
+	endNs    int64
+	answered int
+}
+
+func (c *clients) submit(i int) {
+	o := c.loads[i].Next()
+	op := &initiator.Op{Kind: initiator.OpRead, LBA: o.LBA, Data: make([]byte, o.Sectors*SectorBytes), DeadlineNs: c.f.now + 20_000*millisecond}
+	if o.Write {
+		op.Kind = initiator.OpWrite
+		Fill(op.Data, o.Value, o.LBA)
+	}
+	op.User = c.rec.Begin(c.f.now, i, o.Write, o.LBA, o.Sectors, o.Value)
+	c.devs[i].Submit(c.f.now, op)
+}
+
+// take carries out what a device wants, and starts anew what is done.
+func (c *clients) take(i int) {
+	e := c.devs[i].Take()
+	for _, fr := range e.Frames {
+		c.f.send(-1, slices.Concat(fr.Header, fr.Payload))
+	}
+	c.nexts[i] = e.NextTickNs
+	done := slices.Clone(e.Done)
+	for _, op := range done {
+		status := StatusOf(op.Err)
+		c.rec.End(c.f.now, op.User.(*Record), status, op.Data)
+		if status == OK {
+			c.answered++
+		}
+		if c.f.now < c.endNs {
+			c.submit(i)
+		}
+	}
+	if len(done) > 0 {
+		c.take(i)
+	}
+}
+
+// deliver hands over one packet.
+func (c *clients) deliver(p packet) {
+	f := c.f
+	if p.to >= 0 {
+		c.devs[p.to].Receive(f.now, 0, p.frame)
+		c.take(p.to)
+		return
+	}
+	if f.now < f.silentFrom || f.now >= f.silentTo {
+		c.rec.Delivered(f.now, aoe.MAC(p.frame[6:12]), binary.BigEndian.Uint32(p.frame[20:]))
+	}
+	if r := f.serve(p.frame); r != nil {
+		f.send(int(r[5])-1, r)
+	}
+}
+
+// simulate runs devices against the fabric for a simulated time, and then until
+// all is done. It returns the history, the devices' counters and how many
+// operations were answered.
 func simulate(seed uint64, f *fabric, mode initiator.Mode, forNs int64) (*Recorder, []initiator.Stats, int) {
 	const sectors = 24
 	f.x = seed
 	f.disk, f.previous = make([]byte, sectors*SectorBytes), make([]byte, sectors*SectorBytes)
 	f.now = 1000 * millisecond
-	endNs := f.now + forNs
-	rec := NewRecorder(true)
-	var devs []*initiator.Device
-	var loads []*Workload
-	nexts := make([]int64, 4)
-	answered := 0
-	for i := range nexts {
+	c := &clients{f: f, rec: NewRecorder(true), nexts: make([]int64, 4), endNs: f.now + forNs}
+	for i := range c.nexts {
 		mac := aoe.MAC{2, 0, 0, 0, 0, byte(i + 1)}
-		devs = append(devs, initiator.NewDevice(initiator.Config{MAC: mac, Shelf: 7, Slot: 1, Mode: mode,
-			OnSend: func(c initiator.Copy) { rec.Sent(mac, c) }}))
-		loads = append(loads, NewWorkload(WorkloadConfig{Sectors: sectors, MaxSectors: 6, HotSectors: 4}, i, seed))
+		c.devs = append(c.devs, initiator.NewDevice(initiator.Config{MAC: mac, Shelf: 7, Slot: 1, Mode: mode,
+			OnSend: func(sent initiator.Copy) { c.rec.Sent(mac, sent) }}))
+		c.loads = append(c.loads, NewWorkload(WorkloadConfig{Sectors: sectors, MaxSectors: 6, HotSectors: 4}, i, seed))
+		c.submit(i)
+		c.submit(i)
+		c.take(i)
 	}
-	var take func(i int)
-	submit := func(i int) {
-		o := loads[i].Next()
-		op := &initiator.Op{Kind: initiator.OpRead, LBA: o.LBA, Data: make([]byte, o.Sectors*SectorBytes), DeadlineNs: f.now + 20_000*millisecond}
-		if o.Write {
-			op.Kind = initiator.OpWrite
-			Fill(op.Data, o.Value, o.LBA)
-		}
-		op.User = rec.Begin(f.now, i, o.Write, o.LBA, o.Sectors, o.Value)
-		devs[i].Submit(f.now, op)
-	}
-	take = func(i int) {
-		e := devs[i].Take()
-		for _, fr := range e.Frames {
-			f.send(-1, slices.Concat(fr.Header, fr.Payload))
-		}
-		nexts[i] = e.NextTickNs
-		done := slices.Clone(e.Done)
-		for _, op := range done {
-			status := StatusOf(op.Err)
-			rec.End(f.now, op.User.(*Record), status, op.Data)
-			if status == OK {
-				answered++
-			}
-			if f.now < endNs {
-				submit(i)
-			}
-		}
-		if len(done) > 0 {
-			take(i)
-		}
-	}
-	for i := range devs {
-		submit(i)
-		submit(i)
-		take(i)
-	}
-	for f.now < endNs+30_000*millisecond {
-		wake := slices.Min(nexts)
+	for last := c.endNs + 30_000*millisecond; f.now < last; {
+		wake := slices.Min(c.nexts)
 		for _, p := range f.wire {
 			wake = min(wake, p.at)
 		}
-		if wake > endNs+30_000*millisecond {
+		if wake > last {
 			break
 		}
 		f.now = max(f.now, wake)
 		f.executeLate()
 		for p, ok := f.next(f.now); ok; p, ok = f.next(f.now) {
-			if p.to >= 0 {
-				devs[p.to].Receive(f.now, 0, p.frame)
-				take(p.to)
-				continue
-			}
-			if f.now < f.silentFrom || f.now >= f.silentTo {
-				rec.Delivered(f.now, aoe.MAC(p.frame[6:12]), binary.BigEndian.Uint32(p.frame[20:]))
-			}
-			if r := f.serve(p.frame); r != nil {
-				f.send(int(r[5])-1, r)
-			}
+			c.deliver(p)
 		}
-		for i := range devs {
-			if nexts[i] <= f.now {
-				devs[i].Tick(f.now)
-				take(i)
+		for i := range c.devs {
+			if c.nexts[i] <= f.now {
+				c.devs[i].Tick(f.now)
+				c.take(i)
 			}
 		}
 	}
 	var stats []initiator.Stats
-	for _, d := range devs {
+	for _, d := range c.devs {
 		stats = append(stats, d.Stats(f.now))
 	}
-	return rec, stats, answered
+	return c.rec, stats, c.answered
 }
 
 func TestInitiatorsAgainstAFaultyNetwork(t *testing.T) {
