@@ -1,6 +1,19 @@
 package link
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"clade/aoe"
+)
+
+// linkFacts is what the kernel says of an interface.
+type linkFacts struct {
+	name  string
+	mac   aoe.MAC
+	mtu   int
+	up    bool // taken up by its administrator
+	lower bool // and has a carrier
+}
 
 // counters are a port's Stats in the making. They are added to once a batch.
 type counters struct {

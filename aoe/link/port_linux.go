@@ -67,6 +67,9 @@ func Open(cfg Config) (Port, error) {
 		}
 		return nil, fmt.Errorf("link: %s: packet socket: %w", cfg.Interface, err)
 	}
+	// The kernel takes receive times while any socket wants them. This one wants
+	// them for as long as the port lives, so Reopen has them at once.
+	_ = unix.SetsockoptInt(control, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
 	p := &socketPort{cfg: cfg, control: control, aoeFD: -1, beaconFD: -1, gather: newTxRing(cfg.BatchFrames)}
 	if err := p.Reopen(); err != nil {
 		unix.Close(control)
@@ -305,7 +308,7 @@ func (p *socketPort) Join(mac aoe.MAC) error {
 	}
 	err := p.joins.add(p.control, p.ifindex, mac)
 	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("link: %s: join %s: %w", p.cfg.Interface, net.HardwareAddr(mac[:]), err)
+		return fmt.Errorf("link: %s: join %v: %w", p.cfg.Interface, mac, err)
 	}
 	p.joins.macs = append(p.joins.macs, mac) // of a gone interface: Reopen does it
 	return nil
@@ -340,7 +343,7 @@ func (p *socketPort) State() State {
 	}
 	facts.mac = p.facts.Load().mac
 	p.facts.Store(&facts)
-	if !facts.carrier() {
+	if !facts.lower {
 		return StateDown
 	}
 	return StateUp

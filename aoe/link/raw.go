@@ -33,7 +33,9 @@ const (
 type rawPort struct {
 	cfg Config
 	counters
-	queue frameQueue
+	queue     frameQueue
+	inspector inspector
+	facts     atomic.Pointer[linkFacts]
 
 	mu      sync.Mutex // everything but Receive and Send
 	joined  []aoe.MAC
@@ -71,9 +73,14 @@ func OpenRaw(cfg Config) (Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &rawPort{cfg: cfg}
+	eye, err := newInspector()
+	if err != nil {
+		return nil, fmt.Errorf("link: %s: %w", cfg.Interface, err)
+	}
+	p := &rawPort{cfg: cfg, inspector: eye}
 	p.queue.limitBytes = rawQueueBytes
 	if err := p.Reopen(); err != nil {
+		eye.close()
 		return nil, err
 	}
 	return p, nil
@@ -91,11 +98,17 @@ func (p *rawPort) Reopen() error {
 	if err != nil {
 		return err
 	}
+	facts, err := p.inspector.lookUp(ifi.Index)
+	if err != nil {
+		return fmt.Errorf("link: %s: look up interface %d: %w", ifi.Name, ifi.Index, err)
+	}
+	copy(facts.mac[:], ifi.HardwareAddr)
 	conns, err := p.listen(ifi)
 	if err != nil {
 		return fmt.Errorf("link: %s: %w", ifi.Name, err)
 	}
 	p.stopReaders()
+	p.facts.Store(&facts)
 	p.failed.Store(nil)
 	p.promisc = false
 	p.conns.Store(conns)
@@ -184,14 +197,14 @@ func (p *rawPort) read(conns *rawConns, conn *raw.Conn, etherType uint16) {
 		case conns.closing.Load():
 			return
 		case err != nil:
-			if p.readFailed(conns, err) {
+			if p.readFailed(conns, etherType, err) {
 				return
 			}
 		case stalled || late:
 			stalled = true
 			p.rxDropped.Add(1)
 		case etherType == EtherTypeAoE && p.cfg.Filter != nil && !p.cfg.Filter.Accepts(buf[:n]):
-		case n > conns.ifi.MTU+HeaderBytes+tagBytes:
+		case n > p.MTU()+HeaderBytes+tagBytes:
 			p.received(0, 0, 1)
 		default:
 			if !p.queue.put(buf[:n], now.UnixNano(), etherType) {
@@ -203,17 +216,20 @@ func (p *rawPort) read(conns *rawConns, conn *raw.Conn, etherType uint16) {
 }
 
 // readFailed keeps an error for Receive and reports whether the connection is
-// dead. A link that went down comes up again on the same connection.
-func (p *rawPort) readFailed(conns *rawConns, err error) (dead bool) {
+// dead. A link that went down comes up again on the same connection. Beacons
+// meet the same fate as AoE, whose reader reports it.
+func (p *rawPort) readFailed(conns *rawConns, etherType uint16, err error) (dead bool) {
 	report := ErrDown
-	if ifi, e := net.InterfaceByIndex(conns.ifi.Index); e != nil || ifi.Name != conns.ifi.Name {
+	if _, e := p.inspector.lookUp(conns.ifi.Index); e != nil {
 		report, dead = ErrGone, true
 		conns.gone.Store(true)
-	} else if ifi.Flags&net.FlagUp != 0 && !isLinkError(err) {
+	} else if !isLinkError(err) {
 		report, dead = err, true
 	}
-	p.failed.Store(&report)
-	p.signal()
+	if etherType == EtherTypeAoE {
+		p.failed.Store(&report)
+		p.signal()
+	}
 	return dead
 }
 
@@ -248,11 +264,11 @@ func (p *rawPort) Send(frames []TxFrame) (int, error) {
 		p.sent(0, 0, len(frames), 0)
 		return 0, p.wrap(ErrGone)
 	}
-	sent, bytes, bad := 0, 0, 0
+	sent, bytes, bad, mtu := 0, 0, 0, p.MTU()
 	var failure error
 	for i := range frames {
 		size := frames[i].Bytes()
-		if size < HeaderBytes || size > conns.ifi.MTU+HeaderBytes {
+		if size < HeaderBytes || size > mtu+HeaderBytes {
 			bad++
 			continue
 		}
@@ -274,12 +290,12 @@ func (p *rawPort) Send(frames []TxFrame) (int, error) {
 
 // sendError says what a failed write means; lack of room is no error.
 func (p *rawPort) sendError(conns *rawConns, err error) error {
-	ifi, e := net.InterfaceByIndex(conns.ifi.Index)
+	facts, e := p.inspector.lookUp(conns.ifi.Index)
 	switch {
 	case e != nil:
 		conns.gone.Store(true)
 		return p.wrap(ErrGone)
-	case ifi.Flags&net.FlagUp == 0:
+	case !facts.up:
 		return p.wrap(ErrDown)
 	case isLinkError(err):
 		conns.gone.Store(true) // exists and is up, but this connection is dead
@@ -320,7 +336,7 @@ func (p *rawPort) Join(mac aoe.MAC) error {
 	p.joined = append(p.joined, mac)
 	if err := p.updatePromiscuous(conns); err != nil && !conns.gone.Load() {
 		p.joined = p.joined[:len(p.joined)-1]
-		return fmt.Errorf("link: %s: join %s: %w", p.cfg.Interface, net.HardwareAddr(mac[:]), err)
+		return fmt.Errorf("link: %s: join %v: %w", p.cfg.Interface, mac, err)
 	}
 	return nil
 }
@@ -340,32 +356,28 @@ func (p *rawPort) Leave(mac aoe.MAC) error {
 }
 
 func (p *rawPort) State() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	conns := p.conns.Load()
 	if conns == nil || conns.gone.Load() {
 		return StateGone
 	}
-	ifi, err := net.InterfaceByIndex(conns.ifi.Index)
+	facts, err := p.inspector.lookUp(conns.ifi.Index)
 	if err != nil {
 		conns.gone.Store(true)
 		return StateGone
 	}
-	if ifi.Flags&net.FlagUp == 0 || ifi.Flags&net.FlagRunning == 0 {
+	facts.mac = p.facts.Load().mac
+	p.facts.Store(&facts)
+	if !facts.lower {
 		return StateDown
 	}
 	return StateUp
 }
 
-// interfaceNow returns the interface as of the last opening.
-func (p *rawPort) interfaceNow() *net.Interface {
-	if conns := p.conns.Load(); conns != nil {
-		return conns.ifi
-	}
-	return &net.Interface{}
-}
-
-func (p *rawPort) Name() string { return p.interfaceNow().Name }
-func (p *rawPort) MAC() aoe.MAC { return hardwareMAC(p.interfaceNow()) }
-func (p *rawPort) MTU() int     { return p.interfaceNow().MTU }
+func (p *rawPort) Name() string { return p.facts.Load().name }
+func (p *rawPort) MAC() aoe.MAC { return p.facts.Load().mac }
+func (p *rawPort) MTU() int     { return p.facts.Load().mtu }
 
 func (p *rawPort) Stats() Stats {
 	p.mu.Lock()
@@ -380,7 +392,7 @@ func (p *rawPort) Stats() Stats {
 		s.RxDropped += kernel.Drops // since the connection was opened
 	}
 	s.InterfaceIndex = conns.ifi.Index
-	s.RxQueueFrames = rawQueueBytes / (conns.ifi.MTU + HeaderBytes)
+	s.RxQueueFrames = rawQueueBytes / (p.MTU() + HeaderBytes)
 	return s
 }
 
@@ -391,6 +403,9 @@ func (p *rawPort) Close() error {
 		return nil
 	}
 	p.stopReaders()
+	p.tx.Lock() // a Send under way still looks the interface up
+	p.inspector.close()
+	p.tx.Unlock()
 	p.signal()
 	return nil
 }

@@ -2,9 +2,10 @@ package link
 
 import (
 	"fmt"
-	"net"
 	"os"
+	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -93,14 +94,6 @@ func pendingError(fd int) {
 	_, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 }
 
-// linkFacts is what the kernel says of an interface.
-type linkFacts struct {
-	name  string
-	mac   aoe.MAC
-	mtu   int
-	flags uint16
-}
-
 // lookUp asks the kernel about interface ifindex, in the network namespace of
 // the socket fd.
 func lookUp(fd, ifindex int) (linkFacts, error) {
@@ -124,13 +117,30 @@ func lookUp(fd, ifindex int) (linkFacts, error) {
 	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
 		return facts, err
 	}
-	facts.flags = ifr.Uint16()
+	flags := ifr.Uint16()
+	facts.up = flags&unix.IFF_UP != 0
+	facts.lower = facts.up && carrier(fd, facts.name, flags&unix.IFF_RUNNING != 0)
 	return facts, nil
 }
 
-// carrier reports whether an interface with these facts can carry frames.
-func (f *linkFacts) carrier() bool {
-	return f.flags&unix.IFF_UP != 0 && f.flags&unix.IFF_RUNNING != 0
+// carrier asks the driver for the carrier. The flag IFF_RUNNING tells the same
+// up to a second later (the kernel's link watch), and is only taken for drivers
+// that do not know.
+func carrier(fd int, name string, running bool) bool {
+	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_GLINK}
+	var request struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [24 - unsafe.Sizeof(uintptr(0))]byte // a union of 24 bytes on 64 bits, 16 on 32
+	}
+	copy(request.name[:unix.IFNAMSIZ-1], name)
+	request.data = unsafe.Pointer(&value)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	runtime.KeepAlive(&value)
+	if errno != 0 {
+		return running
+	}
+	return value.data != 0
 }
 
 // membership adds or drops one address, or promiscuous mode.
@@ -186,7 +196,7 @@ func (j *joins) move(fd, from, to int) error {
 	}
 	for _, mac := range j.macs {
 		if err := j.add(fd, to, mac); err != nil {
-			return fmt.Errorf("join %s: %w", net.HardwareAddr(mac[:]), err)
+			return fmt.Errorf("join %v: %w", mac, err)
 		}
 	}
 	return nil
