@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"clade/aoe"
 	"clade/raid"
 )
 
@@ -105,6 +106,16 @@ func Decode(data []byte) (Header, Body, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(newBody(e.Type)); err != nil { // it parses, so a field is new
 		return h, nil, fmt.Errorf("%s: a field: %w", e.Type, errUnknown)
+	}
+	switch b := b.(type) { // the kinds within a type are types, too
+	case *VolumeCommand:
+		if b.Kind > raid.CmdRelease {
+			return h, nil, fmt.Errorf("%s: %v: %w", e.Type, b.Kind, errUnknown)
+		}
+	case *Control:
+		if b.Req.Kind > aoe.ControlReserveForce {
+			return h, nil, fmt.Errorf("%s: kind %d: %w", e.Type, b.Req.Kind, errUnknown)
+		}
 	}
 	return h, b, nil
 }

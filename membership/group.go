@@ -221,7 +221,8 @@ type sendingSnapshot struct {
 // NextTickNs returns when Tick has something to do again.
 func (g *Group) NextTickNs() int64 { return g.lastNs + g.opt.TickNs }
 
-// Step takes a message that the transport says came from a node. Whatever it is, it cannot stop the node: what Raft would
+// Step takes a message that the transport says came from a node; of a message that a third node relayed (B: L2), from is the
+// node that made it. Whatever it is, it cannot stop the node: what Raft would
 // choke on is dropped with an error, and the caller counts it.
 func (g *Group) Step(from raid.NodeID, m *raftpb.Message) error {
 	if g.stop != nil {

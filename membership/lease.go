@@ -10,7 +10,7 @@ import (
 // Lease times (A.2).
 const (
 	DefaultPromiseNs   = 500e6 // D
-	MaxPromiseNs       = 2e9   // Dmax: the largest D that may ever be configured
+	MaxPromiseNs       = 1e9   // Dmax: the largest D that may ever be configured
 	DefaultHeartbeatNs = 50e6
 	driftPercent       = 1   // ρ
 	marginNs           = 5e6 // taken off each lease

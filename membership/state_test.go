@@ -335,6 +335,8 @@ func TestUnknownCommandsStopTheNodeAndReservedOnesAreRefused(t *testing.T) {
 		{`{"v":1,"type":"warp","body":{}}`, true, nil},
 		{`{"v":2,"type":"set_draining","body":{"node":1}}`, true, nil},
 		{`{"v":1,"type":"set_draining","body":{"node":1,"until":5}}`, true, nil},
+		{`{"v":1,"type":"volume","by":1,"body":{"kind":77,"vol":1}}`, true, nil},
+		{`{"v":1,"type":"control","by":1,"body":{"req":{"kind":77,"src":"02:00:00:00:00:01"}}}`, true, nil},
 		{`{"v":1,"type":"grow","body":{"vol":1}}`, false, ErrNotRelease},
 		{`{"v":1,"type":"force","body":{}}`, false, ErrNotRelease},
 		{`{"v":1,"type":"set_draining","body":{"node":"x"}}`, false, ErrInvalid},
