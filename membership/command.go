@@ -234,3 +234,14 @@ func (s *State) advanceClock(h Header) {
 }
 
 func void(format string, args ...any) Result { return Result{Err: fmt.Errorf(format, args...)} }
+
+// NewCommand returns an empty body of a command type, for whoever gets commands as JSON; an error names the type.
+func NewCommand(typ string) (Body, error) {
+	if b := newBody(typ); b != nil {
+		return b, nil
+	}
+	if reservedTypes[typ] {
+		return nil, fmt.Errorf("%s: %w", typ, ErrNotRelease)
+	}
+	return nil, fmt.Errorf("command type %q: %w", typ, errUnknown)
+}

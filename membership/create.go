@@ -150,26 +150,22 @@ func (c *Create) place(s *State) ([]raid.Extent, error) {
 	if n > MaxExtents {
 		return nil, fmt.Errorf("%d extents, at most %d; take larger extents: %w", n, MaxExtents, ErrInvalid)
 	}
-	room := c.candidates(s)
-	slices.SortFunc(room, byRoom)
+	room := newRoom(c.candidates(s), c.domain())
+	if len(room) < w {
+		return nil, fmt.Errorf("layout %d+%d needs disks on %d different %ss, there are %d: %w", c.Layout.K, c.Layout.M, w, c.domain(), len(room), ErrNoSpace)
+	}
 	extents := make([]raid.Extent, 0, n)
+	pick := make([]*diskRoom, w)
 	for i := range n {
 		r := regions
 		if left := c.SizeBytes - i*extentBytes; left < extentBytes {
 			r = (left + k<<20 - 1) / (k << 20)
 		}
-		pick, rest := pickDisks(room, w, c.domain())
-		if pick == nil {
-			return nil, fmt.Errorf("layout %d+%d needs disks on %d different %ss, there are fewer: %w", c.Layout.K, c.Layout.M, w, c.domain(), ErrNoSpace)
-		}
+		room.pick(pick)
 		if short := pick[w-1]; short.freeMiB < r {
 			return nil, fmt.Errorf("extent %d needs %d MiB on each of %d disks, disk %d has %d MiB left: %w", i, r, w, short.disk, short.freeMiB, ErrNoSpace)
 		}
-		for _, p := range pick {
-			p.freeMiB -= r
-		}
-		slices.SortFunc(pick, byRoom)
-		room = mergeRoom(rest, pick)
+		room.take(pick, r)
 		slices.SortFunc(pick, func(a, b *diskRoom) int { return cmp.Compare(a.disk, b.disk) })
 		x := raid.Extent{Regions: uint32(r), Shards: make([]raid.Placement, w)}
 		for j, p := range pick {
@@ -204,39 +200,4 @@ func (c *Create) candidates(s *State) []*diskRoom {
 		out = append(out, &diskRoom{disk: d.ID, node: d.Node, freeMiB: free})
 	}
 	return out
-}
-
-// pickDisks moves the w disks of different domains with the most room out of room, which is sorted by room, largest first.
-// It returns them, the fullest last, and the others, sorted still; nil when there are fewer.
-func pickDisks(room []*diskRoom, w int, domain FailureDomain) (pick, rest []*diskRoom) {
-	pick = make([]*diskRoom, 0, w)
-	rest = make([]*diskRoom, 0, len(room))
-	for i, r := range room {
-		if domain == DomainNode && slices.ContainsFunc(pick, func(p *diskRoom) bool { return p.node == r.node }) {
-			rest = append(rest, r)
-			continue
-		}
-		if pick = append(pick, r); len(pick) == w {
-			return pick, append(rest, room[i+1:]...)
-		}
-	}
-	return nil, room
-}
-
-func byRoom(a, b *diskRoom) int {
-	return cmp.Or(cmp.Compare(b.freeMiB, a.freeMiB), cmp.Compare(a.disk, b.disk))
-}
-
-// mergeRoom returns the union of two lists that are sorted by room: a full sort for each extent would take minutes with
-// thousands of disks and 100 TiB.
-func mergeRoom(a, b []*diskRoom) []*diskRoom {
-	out := make([]*diskRoom, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		if byRoom(a[0], b[0]) <= 0 {
-			out, a = append(out, a[0]), a[1:]
-		} else {
-			out, b = append(out, b[0]), b[1:]
-		}
-	}
-	return append(append(out, a...), b...)
 }
