@@ -75,16 +75,22 @@ func (f *Filter) Instructions() []bpf.Instruction {
 	)
 }
 
-// untagged is the beginning of a Linux program that drops frames of a VLAN.
-// The kernel strips the tag before a socket sees the frame, and hands a frame
-// of a VLAN that has no device of its own to sockets of the parent device: to
-// answer that untagged would carry traffic from one network into another. VLAN
-// 0 means "no VLAN, only a priority".
-func untagged() []bpf.Instruction {
+// packetOtherHost is PACKET_OTHERHOST of packet(7): "for some other machine".
+const packetOtherHost = 3
+
+// ownVLAN is the beginning of a Linux program that drops broadcasts of foreign
+// VLANs. A frame whose VLAN has no device of its own goes to the sockets of the
+// parent device, with the tag gone and no trace but that the kernel calls it
+// somebody else's. For a group address that is never so otherwise, so there it
+// tells: discovery does not leak from one network into another. For a serving
+// MAC it says nothing, as the kernel knows of one address a device only; what
+// keeps such frames away is that nobody there can discover that MAC.
+func ownVLAN() []bpf.Instruction {
 	return []bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtVLANTag},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x0FFF},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		bpf.LoadAbsolute{Off: 0, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: groupBit, SkipFalse: 3},
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packetOtherHost, SkipFalse: 1},
 		bpf.RetConstant{Val: 0},
 	}
 }

@@ -126,7 +126,7 @@ func (p *rawPort) Reopen() error {
 func (p *rawPort) listen(ifi *net.Interface) (*rawConns, error) {
 	var guard []bpf.Instruction
 	if runtime.GOOS == "linux" {
-		guard = untagged()
+		guard = ownVLAN()
 	}
 	prog, err := assemble(guard, p.cfg.Filter)
 	if err != nil {

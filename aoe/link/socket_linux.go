@@ -40,7 +40,7 @@ func setUpSocket(fd int, cfg *Config, ifindex int, etherType uint16) error {
 		growBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.RcvBufBytes)
 		growBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.SndBufBytes)
 	}
-	prog, err := assemble(untagged(), filter)
+	prog, err := assemble(ownVLAN(), filter)
 	if err != nil {
 		return fmt.Errorf("assemble filter: %w", err)
 	}

