@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"clade/aoe"
+	"clade/membership"
+)
+
+// controlsMax bounds the control requests of one volume under way.
+const controlsMax = 256
+
+// pendingControl is a control request between its proposal and its answer. Retransmissions attach to it.
+type pendingControl struct {
+	id     uint64
+	req    aoe.ControlRequest
+	frame  []byte // as received last: what the answer is made from
+	path   uint8
+	sentNs int64
+	done   *membership.ControlOutcome // applied; the barrier is out
+}
+
+// controlOf returns a volume's control state.
+func controlOf(mv *membership.Volume) aoe.Control { return mv.Control }
+
+// control proposes a change that only one may win: decided in the replicated state, answered when every frame admitted before
+// it has been committed (A.4.8, B: C19).
+func (n *Node) control(v *volume, r *aoe.Request, f *SANFrame, req aoe.ControlRequest) {
+	if !v.owner.Admitting() {
+		n.stats.DropClosed++
+		return
+	}
+	for _, c := range v.controls {
+		if c.req.Src == req.Src && c.req.Tag == req.Tag && c.req.Digest == req.Digest {
+			c.frame, c.path = append(c.frame[:0], r.Frame[:min(len(r.Frame), aoe.FrameBytesMin)]...), uint8(f.Path)
+			if c.done == nil && n.now-c.sentNs > 300*ms {
+				n.proposeControl(v, c) // the first proposal seems lost; twice is harmless: the table knows it
+			}
+			return
+		}
+	}
+	if len(v.controls) >= controlsMax {
+		n.stats.DropInitiator++
+		return
+	}
+	n.stats.Controls++
+	c := &pendingControl{req: req, frame: append([]byte(nil), r.Frame[:min(len(r.Frame), aoe.FrameBytesMin)]...), path: uint8(f.Path)}
+	v.controls = append(v.controls, c)
+	n.proposeControl(v, c)
+}
+
+func (n *Node) proposeControl(v *volume, c *pendingControl) {
+	c.sentNs = n.now
+	if id, err := n.propose(&membership.Control{Vol: v.id, Epoch: v.cfgEpoch, Req: c.req}); err == nil {
+		c.id = id
+	}
+}
+
+// controlApplied follows a control command of ours. The target has the new state already; now the barrier.
+func (n *Node) controlApplied(r *membership.Result) {
+	v := n.volume(r.Volume)
+	if v == nil || v.owner == nil {
+		return
+	}
+	for _, c := range v.controls {
+		if c.id != r.ID || c.done != nil {
+			continue
+		}
+		if !r.OK() || r.Control == nil || r.Control.Silent {
+			n.endControl(v, c) // silence: the initiator asks again, maybe another owner
+			return
+		}
+		c.done = r.Control
+		i := n.tokens.take()
+		t := &n.tokens.rows[i]
+		t.v, t.epoch, t.kind, t.ctl = v, v.cfgEpoch, aoe.ActionControl, c
+		v.owner.Barrier(n.now, uint64(i))
+		return
+	}
+}
+
+func (n *Node) endControl(v *volume, c *pendingControl) {
+	for i, x := range v.controls {
+		if x == c {
+			v.controls = append(v.controls[:i:i], v.controls[i+1:]...)
+			return
+		}
+	}
+}
+
+// controlSettled answers: nothing admitted before the change is in flight any more.
+func (n *Node) controlSettled(v *volume, c *pendingControl, ok bool) {
+	n.endControl(v, c)
+	if !ok {
+		return
+	}
+	f := aoe.AppendControlReply(n.header(replyRoom(v)), c.frame, v.macs[c.path], &v.target.Identity, &v.target.Control, c.done.Result)
+	n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: int(c.path), Header: f}})
+	if c.done.Result.OK() && !c.done.Repeated {
+		n.stageBeacons(v) // others may look at the config string (facts: S5)
+	}
+}

@@ -1,0 +1,99 @@
+package cluster
+
+// txQueue is the frames staged since the last Ready.
+type txQueue struct {
+	answers []answer // emitted only under the serving rule
+	free    []TxFrame
+	buf     []byte // headers; grows by chunks that stay valid until the next Ready
+}
+
+// answer is a staged frame of a volume.
+type answer struct {
+	v     *volume
+	frame TxFrame
+}
+
+// Ready returns the effects since the last call. nowNs must have been read after the last input returned: for every answer
+// and announcement the serving rule of A.2 is evaluated here, when its content is complete; nothing is checked after that.
+func (n *Node) Ready(nowNs int64) *Ready {
+	n.tick(nowNs)
+	n.runOwners()
+	n.announce()
+	valid := n.leaseValid()
+	for i := range n.tx.answers {
+		a := &n.tx.answers[i]
+		if !valid || !a.v.serving() {
+			n.stats.DropLease++
+			continue
+		}
+		n.stats.FramesOut++
+		n.ready.Frames = append(n.ready.Frames, a.frame)
+	}
+	clear(n.tx.answers)
+	n.tx.answers = n.tx.answers[:0]
+	n.followLease(valid)
+	out := n.ready
+	out.Stop = n.group.Stopped()
+	out.NextNs = n.nextNs()
+	n.ready = Ready{Frames: n.tx.free[:0]}
+	n.tx.free = nil
+	n.tx.buf = nil
+	return &out
+}
+
+// header returns an empty buffer of capacity c for a frame that is staged now.
+func (n *Node) header(c int) []byte {
+	if cap(n.tx.buf)-len(n.tx.buf) < c {
+		n.tx.buf = make([]byte, 0, max(4096, c))
+	}
+	at := len(n.tx.buf)
+	n.tx.buf = n.tx.buf[:at+c]
+	return n.tx.buf[at : at : at+c]
+}
+
+// nextNs returns when Tick has something to do.
+func (n *Node) nextNs() int64 {
+	t := min(n.group.NextTickNs(), n.inc.nextBeat(n.opt.HeartbeatNs))
+	for _, v := range n.vols {
+		if v.owner != nil {
+			t = min(t, v.owner.NextTickNs())
+		}
+		if v.nextAnnounce != 0 {
+			t = min(t, v.nextAnnounce)
+		}
+	}
+	if r := n.leader.revoke.NextNs(); r != 0 {
+		t = min(t, r)
+	}
+	return max(t, n.now+ms/2)
+}
+
+// leaseValid evaluates the lease with the time of Ready.
+func (n *Node) leaseValid() bool { return n.inc.holder != nil && n.inc.holder.Valid(n.now) }
+
+// followLease drops and leaves everything when the lease is lost, and comes back when the same term is valid again (A.4.10).
+func (n *Node) followLease(valid bool) {
+	if valid == n.wasValid {
+		return
+	}
+	n.wasValid = valid
+	text := "the lease is valid"
+	if !valid {
+		text = "the lease is not valid: silent"
+	}
+	n.event(Event{Kind: EventLease, Text: text})
+	for _, v := range n.vols {
+		if v.owner == nil {
+			continue
+		}
+		if !valid {
+			v.owner.DropQueued(n.now)
+			v.early = nil
+			n.leaveMACs(v)
+			n.drainOwner(v)
+			continue
+		}
+		n.joinMACs(v)
+		v.startAnnouncing(n.now)
+	}
+}

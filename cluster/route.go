@@ -1,0 +1,295 @@
+package cluster
+
+import (
+	"slices"
+
+	"clade/raid"
+)
+
+// peerTable knows which peers there is a connection to.
+type peerTable struct {
+	conn []raid.NodeID // sorted
+}
+
+func (p *peerTable) up(id raid.NodeID) bool {
+	_, ok := slices.BinarySearch(p.conn, id)
+	return ok
+}
+
+// diskTable is the local disks.
+type diskTable struct {
+	open raid.DiskSet
+}
+
+// receiptsMax bounds the memory of Prepares received lately.
+const receiptsMax = 1024
+
+// receipt says when a Prepare came in: only who received it itself may answer its writes when they are rolled forward (A.4.12).
+type receipt struct {
+	vol   raid.VolumeID
+	epoch raid.Epoch
+	seq   raid.Seq
+	bid   uint64
+	atNs  int64
+}
+
+// PeerUp says that there is a connection to a peer.
+func (n *Node) PeerUp(nowNs int64, id raid.NodeID) {
+	n.tick(nowNs)
+	i, ok := slices.BinarySearch(n.peers.conn, id)
+	if !ok {
+		n.peers.conn = slices.Insert(n.peers.conn, i, id)
+	}
+	n.disksReachable(id, true)
+	n.tellAlive()
+	n.inc.beatNs = 0
+	n.heartbeatStep()
+}
+
+// PeerDown says that the connection to a peer has broken. reset says that its kernel closed it or refuses new ones: no proof
+// of death, but a reason to ask the voters at once (B: C4).
+func (n *Node) PeerDown(nowNs int64, id raid.NodeID, reset bool) {
+	n.tick(nowNs)
+	if i, ok := slices.BinarySearch(n.peers.conn, id); ok {
+		n.peers.conn = slices.Delete(n.peers.conn, i, i+1)
+	}
+	n.disksReachable(id, false)
+	n.tellAlive()
+	n.group.Unreachable(id)
+	if h := n.leader.node(id); h != nil && reset {
+		h.resets = true
+		n.leaderLost(id)
+	}
+	n.takeGroup()
+	n.plan()
+}
+
+// disksReachable tells every owner whether the disks of a node can be reached.
+func (n *Node) disksReachable(id raid.NodeID, up bool) {
+	for _, d := range n.group.State().DisksOf(id) {
+		for _, v := range n.vols {
+			if v.owner != nil {
+				v.owner.Connected(n.now, d, up)
+			}
+		}
+	}
+}
+
+// tellAlive tells the owners which disks belong to nodes that answer: fencing waits for those only.
+func (n *Node) tellAlive() {
+	alive := n.reach()
+	for _, v := range n.vols {
+		if v.owner != nil {
+			v.owner.NodeAlive(n.now, alive)
+		}
+	}
+}
+
+// reach returns the disks that this node can talk to.
+func (n *Node) reach() raid.DiskSet {
+	out := n.disks.open
+	for _, id := range n.peers.conn {
+		if row := n.group.State().Node(id); row != nil && row.Held {
+			out = out.Union(n.group.State().DisksOf(id))
+		}
+	}
+	return out
+}
+
+// DiskState says that a local disk can be used, or no longer; vols are the volumes of which it holds anything.
+func (n *Node) DiskState(nowNs int64, d raid.DiskID, up bool, vols []raid.VolumeID, why string) {
+	n.tick(nowNs)
+	if up {
+		n.disks.open = n.disks.open.With(d)
+	} else {
+		n.disks.open = n.disks.open.Without(d)
+	}
+	n.event(Event{Kind: EventDisk, Disk: d, Text: why})
+	for _, v := range n.vols {
+		if v.owner != nil && v.mv.Data.Member(d) != nil {
+			v.owner.Connected(n.now, d, up)
+		}
+	}
+	if !up {
+		return
+	}
+	for _, v := range n.vols {
+		n.sendShards(v, d)
+	}
+	s := n.group.State()
+	for _, id := range vols {
+		if s.Volume(id) == nil && id < s.NextVolume { // deleted while the disk was away
+			n.ready.Disk = append(n.ready.Disk, &raid.DiskRequest{Kind: raid.ReqShards, Vol: id, Disk: d, ID: n.newID(), From: n.opt.ID})
+		}
+	}
+}
+
+// sendShards tells a local disk which shards of a volume it has, from applied state (A.3 Shards).
+func (n *Node) sendShards(v *volume, d raid.DiskID) {
+	m := v.mv.Data.Member(d)
+	if m == nil || !n.disks.open.Has(d) {
+		return
+	}
+	n.ready.Disk = append(n.ready.Disk, &raid.DiskRequest{Kind: raid.ReqShards, Vol: v.id, Disk: d, ID: n.newID(), From: n.opt.ID,
+		Epoch: v.mv.Data.Epoch, Since: m.Since, Shards: v.mv.Data.ShardsOn(d)})
+}
+
+// routeRequest sends an owner's request where the disk is.
+func (n *Node) routeRequest(r *raid.DiskRequest) {
+	row := n.group.State().Disk(r.Disk)
+	switch {
+	case row == nil:
+	case row.Node == n.opt.ID:
+		n.localRequest(n.opt.ID, r)
+	default:
+		n.send(row.Node, &PeerMessage{Request: r})
+	}
+}
+
+// localRequest hands a request to a local disk, or says that it is gone.
+func (n *Node) localRequest(from raid.NodeID, r *raid.DiskRequest) {
+	r.From = from
+	if r.Kind == raid.ReqPrepare && r.Rec != nil {
+		n.noteReceipt(r)
+	}
+	if n.disks.open.Has(r.Disk) {
+		n.ready.Disk = append(n.ready.Disk, r)
+		return
+	}
+	n.routeReply(&raid.DiskReply{Kind: raid.RepNack, Nack: raid.NackGone, Vol: r.Vol, Disk: r.Disk, Epoch: r.Epoch, Stream: r.Stream,
+		ID: r.ID, To: from, Err: "the disk is not open on this node"})
+}
+
+func (n *Node) noteReceipt(r *raid.DiskRequest) {
+	rec := receipt{r.Vol, r.Rec.Epoch, r.Rec.Seq, r.Rec.BID, n.now}
+	if len(n.tokens.receipts) < receiptsMax {
+		n.tokens.receipts = append(n.tokens.receipts, rec)
+		return
+	}
+	n.tokens.receipts[n.tokens.receiptAt] = rec
+	n.tokens.receiptAt = (n.tokens.receiptAt + 1) % receiptsMax
+}
+
+func (n *Node) received(vol raid.VolumeID, id raid.RecordID) (int64, bool) {
+	for i := range n.tokens.receipts {
+		if r := &n.tokens.receipts[i]; r.vol == vol && r.epoch == id.Epoch && r.seq == id.Seq && r.bid == id.BID {
+			return r.atNs, true
+		}
+	}
+	return 0, false
+}
+
+// DiskReplies takes the answers of local disks.
+func (n *Node) DiskReplies(nowNs int64, replies []raid.DiskReply) {
+	n.tick(nowNs)
+	for i := range replies {
+		r := replies[i]
+		if r.Kind == raid.RepShards {
+			continue
+		}
+		n.routeReply(&r)
+	}
+}
+
+// routeReply brings a disk's answer to the owner that asked.
+func (n *Node) routeReply(r *raid.DiskReply) {
+	if r.To != n.opt.ID {
+		n.send(r.To, &PeerMessage{Reply: r})
+		return
+	}
+	if v := n.volume(r.Vol); v != nil && v.owner != nil {
+		v.owner.Reply(n.now, r)
+	}
+}
+
+// send queues a message for a connected peer; without a connection it is lost, as its FIFO is.
+func (n *Node) send(to raid.NodeID, m *PeerMessage) {
+	if n.peers.up(to) {
+		n.ready.Peers = append(n.ready.Peers, PeerOut{To: to, Msg: m})
+	}
+}
+
+// sendControl is send for Raft and lease messages: without a connection they go over the lowest peer there is one to, which
+// passes them on if it can (B: L2).
+func (n *Node) sendControl(to raid.NodeID, m *PeerMessage) {
+	if n.peers.up(to) {
+		n.send(to, m)
+		return
+	}
+	if row := n.group.State().Node(to); row == nil || !row.Held && m.Heartbeat != nil {
+		return // nobody there to give a lease
+	}
+	for _, via := range n.peers.conn {
+		c := *m
+		c.Relay = &Relay{From: n.opt.ID, To: to}
+		n.send(via, &c)
+		return
+	}
+}
+
+// Peer takes a message from a connected peer.
+func (n *Node) Peer(nowNs int64, from raid.NodeID, m *PeerMessage) {
+	n.tick(nowNs)
+	if m.Relay != nil {
+		if m.Relay.To != n.opt.ID {
+			if m.Relay.From == from && n.peers.up(m.Relay.To) && m.Request == nil && m.Reply == nil {
+				n.send(m.Relay.To, m)
+			}
+			return
+		}
+		from = m.Relay.From
+	}
+	if n.group.State().Node(from) == nil && n.group.State().Initialised() && m.Raft == nil && m.Dead == nil && m.Admin == nil {
+		n.bad("message from node %d, which is no member", from)
+		return
+	}
+	n.dispatch(from, m)
+}
+
+func (n *Node) dispatch(from raid.NodeID, m *PeerMessage) {
+	switch {
+	case m.Raft != nil:
+		if err := n.group.Step(from, m.Raft); err != nil {
+			n.bad("%v", err)
+		}
+		n.takeGroup()
+	case m.Request != nil:
+		n.localRequest(from, m.Request)
+	case m.Reply != nil:
+		n.replyFrom(from, m.Reply)
+	case m.Heartbeat != nil:
+		n.heartbeatFrom(from, m.Heartbeat)
+	case m.HeartbeatAck != nil:
+		if n.inc.holder != nil && m.HeartbeatAck.From == from {
+			n.inc.holder.Ack(n.now, *m.HeartbeatAck)
+		}
+	case m.Revoke != nil:
+		n.revokeFrom(from, *m.Revoke)
+	case m.RevokeReply != nil:
+		if m.RevokeReply.From == from {
+			n.leader.revoke.Reply(n.now, *m.RevokeReply)
+			n.proposeRevokes()
+		}
+	case m.Dead != nil:
+		n.deadFrom(*m.Dead)
+	case m.Admin != nil:
+		r := *m.Admin
+		r.From = from
+		n.adminFrom(r)
+	case m.AdminReply != nil:
+		n.ready.Admin = append(n.ready.Admin, *m.AdminReply)
+	case m.ReleaseVolume != nil:
+		n.releaseFor(*m.ReleaseVolume)
+	}
+}
+
+// replyFrom takes a disk's answer from the node that has the disk, and from no other.
+func (n *Node) replyFrom(from raid.NodeID, r *raid.DiskReply) {
+	if row := n.group.State().Disk(r.Disk); row == nil || row.Node != from {
+		n.bad("answer of disk %d from node %d, which does not have it", r.Disk, from)
+		return
+	}
+	if v := n.volume(r.Vol); v != nil && v.owner != nil {
+		v.owner.Reply(n.now, r)
+	}
+}
