@@ -82,9 +82,10 @@ func ValidateAddress(shelf uint16, slot uint8) error {
 	return nil
 }
 
-// MaxSectors returns the sector count to advertise for an MTU: whole 4 KiB blocks where they fit, so 16 for 9000, not 17.
+// MaxSectors returns the sector count to advertise for an MTU: whole 4 KiB blocks where they fit, so 16 for 9000, not 17. The
+// header is counted whole, as the Linux driver does.
 func MaxSectors(mtu int) uint8 {
-	switch n := (mtu - (ATAHeaderBytes - EthernetBytes)) / SectorBytes; {
+	switch n := (mtu - ATAHeaderBytes) / SectorBytes; {
 	case n >= 16:
 		return 16
 	case n >= 8:
