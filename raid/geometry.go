@@ -141,3 +141,8 @@ func ExtentRegions(l Layout, sizeBytes, extentBytes uint64) []uint32 {
 	}
 	return out
 }
+
+// BlockPlacement returns where the block of a role in a row lies: roles below k carry data.
+func (g *Geometry) BlockPlacement(extent, block uint32, role int) Placement {
+	return g.placement(rowKey{extent, block}, role)
+}

@@ -1,10 +1,12 @@
 //go:build mutation
 
-package raid
+package raid_test
 
 import (
 	"fmt"
 	"testing"
+
+	. "clade/raid"
 )
 
 // catcher is a testing.TB that remembers a failure instead of reporting it.

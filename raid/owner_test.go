@@ -1,4 +1,4 @@
-package raid
+package raid_test
 
 import (
 	"encoding/binary"
@@ -7,11 +7,19 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	. "clade/raid"
+	"clade/raid/raidtest"
 )
 
 // The owner is tested by seeded histories over model disks: delays, broken streams whose old messages still arrive, owners
 // that die or go on as zombies after a takeover, disks that are lost and return, proposals that are late or duplicated.
 // What initiators saw must be a possible history of each sector, and the parities must fit in the end.
+
+const (
+	ms     = int64(1_000_000)
+	second = 1000 * ms
+)
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run this one history and print it")
@@ -33,6 +41,7 @@ type world struct {
 	old   []*link
 	dead  bool // the process is gone
 	seen  int  // volume versions it has been told
+	epoch Epoch
 }
 
 type op struct {
@@ -53,7 +62,7 @@ type history struct {
 	now      int64
 	v        *Volume
 	versions []*Volume
-	disks    []*modelDisk
+	disks    []*raidtest.Disk
 	down     map[DiskID]bool
 	worlds   []*world
 	pending  []VolumeCommand
@@ -72,7 +81,7 @@ func newHistory(t testing.TB, seed uint64) *history {
 	for i := range l.Width() {
 		d := DiskID(i + 1)
 		all = all.With(d)
-		h.disks = append(h.disks, newModelDisk(d))
+		h.disks = append(h.disks, raidtest.New(d))
 		v.Members = append(v.Members, Member{Disk: d, InSync: true})
 	}
 	for range 2 {
@@ -94,7 +103,7 @@ func (h *history) logf(f string, a ...any) {
 	}
 }
 
-func (h *history) disk(d DiskID) *modelDisk { return h.disks[d-1] }
+func (h *history) disk(d DiskID) *raidtest.Disk { return h.disks[d-1] }
 
 // takeover makes a new owner, whether or not the former one lives.
 func (h *history) takeover() {
@@ -105,14 +114,14 @@ func (h *history) takeover() {
 	h.set(v)
 	w := &world{links: map[DiskID]*link{}}
 	w.o = NewOwner(OwnerConfig{Node: v.Owner, Seed: h.rng.Uint64(), CacheBytes: 1 << 18, ResyncWindow: 2, AckTimeoutNs: second}, v, h.now)
-	w.seen = len(h.versions)
+	w.seen, w.epoch = len(h.versions), v.Epoch
 	h.worlds = append(h.worlds, w)
 	h.logf("takeover: epoch %d", v.Epoch)
 	var alive DiskSet
 	for _, m := range h.disks {
-		if !h.down[m.id] {
-			alive = alive.With(m.id)
-			h.connect(w, m.id)
+		if !h.down[m.ID()] {
+			alive = alive.With(m.ID())
+			h.connect(w, m.ID())
 		}
 	}
 	w.o.NodeAlive(h.now, alive)
@@ -122,7 +131,7 @@ func (h *history) takeover() {
 func (h *history) set(v *Volume) {
 	if len(v.InSync()) < len(h.disks) { // a latent error and a lost disk at once is more than m=1 survives
 		for _, m := range h.disks {
-			clear(m.bad)
+			m.Mend()
 		}
 	}
 	h.v = v
@@ -150,7 +159,7 @@ func (h *history) disconnect(w *world, d DiskID) {
 	w.old = append(w.old, l)
 	delete(w.links, d)
 	w.o.Connected(h.now, d, false)
-	h.logf("epoch %d loses its stream to disk %d", w.o.epoch, d)
+	h.logf("epoch %d loses its stream to disk %d", w.epoch, d)
 }
 
 // drain moves an owner's effects out.
@@ -166,14 +175,14 @@ func (h *history) drain(w *world) {
 		}
 	}
 	for _, c := range fx.Proposals {
-		h.logf("epoch %d proposes %v disk %d f %v c0 %d end %d s %d ver %d", w.o.epoch, c.Kind, c.Disk, c.F, c.C0, c.End, c.S, c.Ver)
+		h.logf("epoch %d proposes %v disk %d f %v c0 %d end %d s %d ver %d", w.epoch, c.Kind, c.Disk, c.F, c.C0, c.End, c.S, c.Ver)
 		h.pending = append(h.pending, c)
 		if h.rng.IntN(10) == 0 {
 			h.pending = append(h.pending, c)
 		}
 	}
 	for _, e := range fx.Events {
-		h.logf("epoch %d event %d disk %d %v %s", w.o.epoch, e.Kind, e.Disk, e.Disks, e.Text)
+		h.logf("epoch %d event %d disk %d %v %s", w.epoch, e.Kind, e.Disk, e.Disks, e.Text)
 	}
 	for _, d := range fx.Done {
 		h.done(w, d)
@@ -191,7 +200,7 @@ func (h *history) done(w *world, d Completion) {
 		o.dropped, o.end = true, h.step
 	case DoneWrite:
 		o.end = h.step
-		h.logf("epoch %d ack write %d sector %d+%d", w.o.epoch, o.id, o.sector, o.n)
+		h.logf("epoch %d ack write %d sector %d+%d", w.epoch, o.id, o.sector, o.n)
 	case DoneRead:
 		if w != h.current() { // its lease is over: a zombie's read is not answered
 			o.dropped = true
@@ -207,7 +216,7 @@ func (h *history) done(w *world, d Completion) {
 		}
 		h.checkRead(o)
 	case DoneUnreadable:
-		h.t.Fatalf("epoch %d: sector %d unreadable", w.o.epoch, o.sector)
+		h.t.Fatalf("epoch %d: sector %d unreadable", w.epoch, o.sector)
 	}
 }
 
@@ -316,7 +325,7 @@ func (h *history) stepOnce() {
 	case n < 80:
 		h.deliver(w)
 	case n < 88:
-		h.disks[h.rng.IntN(len(h.disks))].applyOne()
+		h.disks[h.rng.IntN(len(h.disks))].ApplyOne()
 	case n < 94:
 		if len(h.pending) > 0 {
 			i := h.rng.IntN(len(h.pending))
@@ -335,7 +344,7 @@ func (h *history) stepOnce() {
 
 func (h *history) deliver(w *world) {
 	m := h.disks[h.rng.IntN(len(h.disks))]
-	l := w.links[m.id]
+	l := w.links[m.ID()]
 	if len(w.old) > 0 && h.rng.IntN(5) == 0 {
 		l = w.old[h.rng.IntN(len(w.old))]
 	}
@@ -346,7 +355,7 @@ func (h *history) deliver(w *world) {
 		if len(l.reqs) > 0 {
 			r := l.reqs[0]
 			l.reqs = l.reqs[1:]
-			if rep := h.disk(l.d).handle(r); rep != nil && !l.zombie {
+			if rep := h.disk(l.d).Handle(r); rep != nil && !l.zombie {
 				l.replies = append(l.replies, rep)
 			}
 		}
@@ -366,23 +375,23 @@ func (h *history) fault(w *world) {
 		h.takeover()
 	case n < 6:
 		w.dead = true
-		h.logf("epoch %d dies", w.o.epoch)
+		h.logf("epoch %d dies", w.epoch)
 		if w == h.current() {
 			h.takeover()
 		}
 	case n < 10:
-		h.disconnect(w, h.disks[h.rng.IntN(len(h.disks))].id)
+		h.disconnect(w, h.disks[h.rng.IntN(len(h.disks))].ID())
 	case n < 30:
 		for _, m := range h.disks {
-			if !h.down[m.id] && w.links[m.id] == nil && !w.dead {
-				h.connect(w, m.id)
+			if !h.down[m.ID()] && w.links[m.ID()] == nil && !w.dead {
+				h.connect(w, m.ID())
 			}
 		}
 	case n < 34:
 		h.loseDisk()
 	case n < 44:
 		for _, m := range h.disks {
-			delete(h.down, m.id)
+			delete(h.down, m.ID())
 		}
 	case n < 46:
 		h.corrupt()
@@ -396,7 +405,7 @@ func (h *history) loseDisk() {
 	if len(h.down) >= h.v.Layout.M {
 		return
 	}
-	d := h.disks[h.rng.IntN(len(h.disks))].id
+	d := h.disks[h.rng.IntN(len(h.disks))].ID()
 	h.down[d] = true
 	h.logf("disk %d is lost", d)
 	for _, w := range h.worlds {
@@ -413,22 +422,14 @@ func (h *history) corrupt() {
 		return
 	}
 	for _, m := range h.disks {
-		if len(m.bad) > 0 {
+		if m.Spoilt() {
 			return
 		}
 	}
 	m := h.disks[h.rng.IntN(len(h.disks))]
-	var keys []blockKey
-	for k := range m.place {
-		keys = append(keys, k)
+	if m.Spoil(h.rng.IntN(1 << 20)) {
+		h.logf("a block of disk %d is bad", m.ID())
 	}
-	if len(keys) == 0 {
-		return
-	}
-	slices.SortFunc(keys, func(a, b blockKey) int { return int(a.ext)<<20 + int(a.no) - int(b.ext)<<20 - int(b.no) })
-	k := keys[h.rng.IntN(len(keys))]
-	m.bad[k] = true
-	h.logf("disk %d block %v is bad", m.id, k)
 }
 
 // heal ends all faults; within ten seconds everything must be served and in-sync again.
@@ -441,18 +442,18 @@ func (h *history) heal() {
 		}
 	}
 	w := h.current()
-	if w.dead || w.o.state == OwnerDead || h.v.Released >= h.v.Epoch {
+	if w.dead || w.o.Status().State == OwnerDead || h.v.Released >= h.v.Epoch {
 		h.takeover()
 		w = h.current()
 	}
 	for _, m := range h.disks {
-		if w.links[m.id] == nil {
-			h.connect(w, m.id)
+		if w.links[m.ID()] == nil {
+			h.connect(w, m.ID())
 		}
 	}
 	for end := h.now + 20*second; h.now < end; {
 		h.stepOnce()
-		if w = h.current(); w.o.state == OwnerDead {
+		if w = h.current(); w.o.Status().State == OwnerDead {
 			h.takeover()
 		}
 	}
@@ -468,15 +469,8 @@ func (h *history) heal() {
 		}
 		h.drain(w)
 	}
-	open := 0
-	for tok := range h.byToken {
-		if o := h.ops[tok-1]; o.start > h.step-2000 || w.o.state == OwnerActive {
-			_ = o
-			open++
-		}
-	}
 	if len(h.v.InSync()) < len(h.disks) {
-		h.t.Fatalf("not healthy after the faults have ended: in-sync %v, status %+v, suspended %q", h.v.InSync(), w.o.Status(), w.o.suspendedFor)
+		h.t.Fatalf("not healthy after the faults have ended: in-sync %v, status %+v, suspended %q", h.v.InSync(), w.o.Status(), w.o.Status().Suspended)
 	}
 	h.readBack(w)
 	h.checkParity()
@@ -503,20 +497,16 @@ func (h *history) readBack(w *world) {
 // checkParity applies everything and compares every row's parity with its data.
 func (h *history) checkParity() {
 	for _, m := range h.disks {
-		m.commit = max(m.commit, h.current().o.commit)
-		for len(m.log) > 0 {
-			m.applyOne()
-		}
+		m.ApplyAll(h.current().o.Status().Commit)
 	}
 	c := NewCoder(h.v.Layout)
 	g := NewGeometry(h.v)
 	for ext := range h.v.Extents {
 		for no := range uint32(BlocksPerRegion) {
-			key := rowKey{uint32(ext), no}
 			var shards, want [][]byte
 			for role := range h.v.Layout.Width() {
-				p := g.placement(key, role)
-				b := h.disk(p.Disk).block(blockKey{key.ext, no, p.Gen}, 1<<62)
+				p := g.BlockPlacement(uint32(ext), no, role)
+				b := h.disk(p.Disk).BlockNow(uint32(ext), no, p.Gen)
 				if b == nil { // a bad block that nobody has read yet
 					return
 				}
