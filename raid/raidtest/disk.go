@@ -97,7 +97,7 @@ func (m *Disk) report() *raid.Report {
 	out := &raid.Report{Start: m.start, Commit: m.commit, Applied: m.applied, EndSeq: m.endseq(), Base: m.base, Damaged: m.damaged}
 	for _, rec := range m.log {
 		if rec.Seq > m.applied {
-			out.Records = append(out.Records, raid.RecordID{rec.Epoch, rec.Seq, rec.BID, rec.Parts, rec.Reqs})
+			out.Records = append(out.Records, raid.RecordID{Epoch: rec.Epoch, Seq: rec.Seq, BID: rec.BID, Parts: rec.Parts, Reqs: rec.Reqs})
 		}
 	}
 	return out
