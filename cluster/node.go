@@ -41,21 +41,22 @@ type Options struct {
 
 // Node is one process of the cluster. It only composes: each concern is a struct of its own.
 type Node struct {
-	opt    Options
-	now    int64
-	group  *membership.Group
-	inc    incarnation
-	leader leaderDuty
-	san    sanHealth
-	peers  peerTable
-	disks  diskTable
-	admin  adminTable
-	vols   []*volume // of the applied state, sorted by id
-	ready  Ready
-	tx     txQueue
-	tokens tokenTable
-	nextID uint64
-	seen   uint64 // counts for NextNs
+	opt      Options
+	now      int64
+	tickedNs int64 // last Tick
+	group    *membership.Group
+	inc      incarnation
+	leader   leaderDuty
+	san      sanHealth
+	peers    peerTable
+	disks    diskTable
+	admin    adminTable
+	vols     []*volume // of the applied state, sorted by id
+	ready    Ready
+	tx       txQueue
+	tokens   tokenTable
+	nextID   uint64
+	seen     uint64 // counts for NextNs
 
 	wasLeader raid.NodeID
 	wasValid  bool
@@ -128,6 +129,7 @@ func (n *Node) bad(f string, a ...any) {
 // Tick lets time pass.
 func (n *Node) Tick(nowNs int64) {
 	n.tick(nowNs)
+	n.tickedNs = n.now
 	n.group.Tick(n.now)
 	n.takeGroup()
 	n.bootStep()

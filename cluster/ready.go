@@ -51,7 +51,8 @@ func (n *Node) header(c int) []byte {
 	return n.tx.buf[at : at : at+c]
 }
 
-// nextNs returns when Tick has something to do.
+// nextNs returns when Tick has something to do. It is put off by the last Tick only, never by Ready itself: else a node that
+// is busy all the time would never be ticked.
 func (n *Node) nextNs() int64 {
 	t := min(n.group.NextTickNs(), n.inc.nextBeat(n.opt.HeartbeatNs))
 	for _, v := range n.vols {
@@ -65,7 +66,7 @@ func (n *Node) nextNs() int64 {
 	if r := n.leader.revoke.NextNs(); r != 0 {
 		t = min(t, r)
 	}
-	return max(t, n.now+ms/2)
+	return max(t, n.tickedNs+ms/2)
 }
 
 // leaseValid evaluates the lease with the time of Ready.
