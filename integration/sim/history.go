@@ -50,6 +50,7 @@ type volumeHistory struct {
 	answers map[uint64][]sectorAnswer
 	copies  []*dataCopy            // writes, in order of delivery
 	byTag   map[tagKey][]*dataCopy // not answered
+	said    map[tagKey]int64       // writes answered: when last
 	epochs  []epochAnswer          // first answer of each epoch
 	lastErr string
 	control *controlHistory
@@ -71,6 +72,7 @@ type history struct {
 	volumes  []*volumeHistory // by slot
 	n        uint64
 	answered uint64
+	lastNs   int64             // of the newest answer
 	identity map[string]string // what must not change, by slot and kind
 	fail     func(format string, args ...any)
 }
@@ -80,6 +82,7 @@ func newHistory(slots int, fail func(string, ...any)) *history {
 	for s := range slots {
 		h.volumes = append(h.volumes, &volumeHistory{
 			slot: uint8(s), ops: map[uint64][]linOp{}, answers: map[uint64][]sectorAnswer{}, byTag: map[tagKey][]*dataCopy{},
+			said:    map[tagKey]int64{},
 			control: newControlHistory(),
 		})
 	}
@@ -155,13 +158,18 @@ func (h *history) emitted(readyNs int64, proc int, epoch uint64, b []byte) {
 	}
 	v := h.volumes[b[offSlot]]
 	h.answered++
+	h.lastNs = readyNs
 	v.sawEpoch(h, readyNs, proc, epoch)
 	if b[offCommand] != 0 {
 		v.control.emitted(h, v, readyNs, proc, b)
 		return
 	}
-	c := v.match(proc, b)
+	c := v.match(h, proc, b)
 	if c == nil {
+		// A new owner answers a kept write that the former one had answered just before it died or released (A.4.12): no harm.
+		if at, ok := v.said[tagKey{frameDst(b), frameTag(b)}]; ok && readyNs-at < second {
+			return
+		}
 		h.fail("slot %d: an answer to nothing that was delivered: tag %08x", v.slot, frameTag(b))
 		return
 	}
@@ -180,7 +188,7 @@ func (h *history) emitted(readyNs int64, proc int, epoch uint64, b []byte) {
 
 // match finds the copy that an answer is for: the oldest unanswered one with its tag at this process, else at any (a
 // rolled-forward write is answered by the new owner).
-func (v *volumeHistory) match(proc int, b []byte) *dataCopy {
+func (v *volumeHistory) match(h *history, proc int, b []byte) *dataCopy {
 	k := tagKey{frameDst(b), frameTag(b)}
 	list := v.byTag[k]
 	found := -1
@@ -204,6 +212,9 @@ func (v *volumeHistory) match(proc int, b []byte) *dataCopy {
 	c := list[found]
 	v.byTag[k] = append(list[:found:found], list[found+1:]...)
 	c.answered = true
+	if c.write() {
+		v.said[k] = h.lastNs
+	}
 	return c
 }
 

@@ -106,6 +106,14 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 	seen := make(map[linConfig]bool, len(configs))
 	work := make([]linConfig, 0, len(configs))
 	push := func(c linConfig) {
+		// A read changes nothing, so it takes effect as soon as it can: only the order of writes is searched.
+		for s, i := range open {
+			if i >= 0 && !ops[i].write && c.done&(1<<s) == 0 {
+				if _, ok := ops[i].apply(c.value); ok {
+					c.done |= 1 << s
+				}
+			}
+		}
 		if !seen[c] {
 			seen[c] = true
 			work = append(work, c)
@@ -126,7 +134,7 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 			next[c] = true
 		}
 		for s, i := range open {
-			if i < 0 || c.done&(1<<s) != 0 {
+			if i < 0 || c.done&(1<<s) != 0 || !ops[i].write {
 				continue
 			}
 			if value, ok := ops[i].apply(c.value); ok {

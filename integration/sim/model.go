@@ -1,0 +1,293 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+
+	"clade/raid"
+)
+
+// modelDisk is A.3 in its plainest form: everything it accepts is durable at once. It is what the owner is tested against
+// here; package store is the real one.
+type modelDisk struct {
+	id                    raid.DiskID
+	fence, start          raid.Epoch
+	stream                raid.Stream
+	damaged               bool
+	commit, applied, base raid.Seq
+	log                   []*raid.Record
+	dead                  map[deadKey]bool
+	place                 map[blockKey][]byte
+	rseq                  map[regionKey]raid.Seq
+	bad                   map[blockKey]bool
+}
+
+type regionKey struct {
+	ext, region uint32
+}
+
+type blockKey struct {
+	ext, no uint32
+	gen     uint64
+}
+
+type deadKey struct {
+	seq raid.Seq
+	blk blockKey
+}
+
+func newModelDisk(id raid.DiskID) *modelDisk {
+	return &modelDisk{id: id, dead: map[deadKey]bool{}, place: map[blockKey][]byte{}, rseq: map[regionKey]raid.Seq{}, bad: map[blockKey]bool{}}
+}
+
+func keyOf(b raid.Block) blockKey    { return blockKey{b.Extent, b.No, b.Gen} }
+func (k blockKey) region() regionKey { return regionKey{k.ext, k.no / raid.BlocksPerRegion} }
+func (m *modelDisk) endseq() raid.Seq {
+	e := max(m.applied, m.base)
+	if n := len(m.log); n > 0 {
+		e = max(e, m.log[n-1].Seq)
+	}
+	return e
+}
+
+func (m *modelDisk) handle(r *raid.DiskRequest) *raid.DiskReply {
+	rep := &raid.DiskReply{Vol: r.Vol, Disk: m.id, Epoch: r.Epoch, Stream: r.Stream, ID: r.ID, To: r.From}
+	if r.Epoch < m.fence {
+		rep.Kind, rep.Nack, rep.Fence = raid.RepNack, raid.NackFence, m.fence
+		return rep
+	}
+	switch r.Kind {
+	case raid.ReqFence:
+		if r.Epoch > m.fence {
+			m.damaged = m.damaged || m.fence < r.Since
+			m.fence = r.Epoch
+		}
+		rep.Kind, rep.Report = raid.RepReport, m.report()
+		return rep
+	case raid.ReqStart:
+		return m.doStart(r, rep)
+	}
+	if r.Epoch != m.fence || r.Epoch != m.start || r.Stream != m.stream {
+		return nil
+	}
+	switch r.Kind {
+	case raid.ReqPrepare:
+		return m.prepare(r, rep)
+	case raid.ReqCommit:
+		m.learn(r.Commit, r.Touch)
+		rep.Kind, rep.Seq, rep.Commit = raid.RepAck, m.endseq(), m.commit
+	case raid.ReqFill:
+		return m.fill(r, rep)
+	case raid.ReqRegions:
+		m.regions(r, rep)
+	case raid.ReqWipe:
+		*m = *newModelDisk(m.id)
+		m.fence, m.start, m.stream = r.Epoch, r.Epoch, r.Stream
+		rep.Kind = raid.RepWiped
+	case raid.ReqRead:
+		return m.read(r, rep)
+	}
+	return rep
+}
+
+func (m *modelDisk) report() *raid.Report {
+	out := &raid.Report{Start: m.start, Commit: m.commit, Applied: m.applied, EndSeq: m.endseq(), Base: m.base, Damaged: m.damaged}
+	for _, rec := range m.log {
+		if rec.Seq > m.applied {
+			out.Records = append(out.Records, raid.RecordID{Epoch: rec.Epoch, Seq: rec.Seq, BID: rec.BID, Parts: rec.Parts, Reqs: rec.Reqs})
+		}
+	}
+	return out
+}
+
+func (m *modelDisk) doStart(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
+	switch {
+	case r.Epoch > m.start:
+		m.log = slices.DeleteFunc(m.log, func(rec *raid.Record) bool {
+			end, closed := raid.EndOf(r.Hist, rec.Epoch)
+			if rec.Epoch >= m.start && !closed {
+				m.damaged = true
+			}
+			return rec.Epoch >= m.start && closed && rec.Seq > end
+		})
+		m.commit = max(m.commit, r.End)
+		m.fence, m.start = r.Epoch, r.Epoch
+	case r.Stream > m.stream:
+		m.damaged = m.damaged || m.endseq() < r.Acked
+	default:
+		return nil
+	}
+	m.stream = r.Stream
+	rep.Kind, rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = raid.RepStarted, m.endseq(), m.damaged, m.commit, 1<<20
+	return rep
+}
+
+func (m *modelDisk) prepare(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
+	rec := r.Rec
+	known := slices.ContainsFunc(m.log, func(x *raid.Record) bool { return x.Seq == rec.Seq && x.Epoch == rec.Epoch && x.BID == rec.BID })
+	switch {
+	case rec.Prev == m.endseq():
+		m.log = append(m.log, rec)
+		slices.SortFunc(m.log, func(a, b *raid.Record) int { return int(a.Seq) - int(b.Seq) })
+	case known || rec.Seq <= max(m.applied, m.base):
+	default:
+		rep.Kind, rep.Nack, rep.EndSeq = raid.RepNack, raid.NackGap, m.endseq()
+		return rep
+	}
+	m.learn(r.Commit, r.Touch)
+	rep.Kind, rep.Seq, rep.Commit = raid.RepAck, m.endseq(), m.commit
+	return rep
+}
+
+func (m *modelDisk) learn(c, touch raid.Seq) {
+	if m.endseq() >= touch {
+		m.commit = max(m.commit, c)
+	}
+}
+
+// applyOne writes the oldest committed record in place.
+func (m *modelDisk) applyOne() {
+	if len(m.log) == 0 || m.log[0].Seq > m.commit {
+		return
+	}
+	rec := m.log[0]
+	m.log = m.log[1:]
+	for _, b := range rec.Blocks {
+		if k := keyOf(b); !m.dead[deadKey{rec.Seq, k}] {
+			m.place[k] = b.Data
+			delete(m.bad, k)
+			m.rseq[k.region()] = max(m.rseq[k.region()], rec.Seq)
+		}
+	}
+	m.applied = max(m.applied, rec.Seq)
+}
+
+func (m *modelDisk) fill(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
+	reg := regionKey{r.Extent, r.Region}
+	if len(r.Blocks) > 0 {
+		newer := m.rseq[reg] > r.S
+		for _, rec := range m.log {
+			for _, b := range rec.Blocks {
+				newer = newer || rec.Seq > r.S && keyOf(b).region() == reg
+			}
+		}
+		if newer {
+			rep.Kind, rep.Nack, rep.Err = raid.RepNack, raid.NackRefused, "newer"
+			return rep
+		}
+	}
+	for _, b := range r.Blocks {
+		k := keyOf(b)
+		m.place[k] = b.Data
+		delete(m.bad, k)
+		for _, rec := range m.log {
+			if rec.Seq <= r.S {
+				m.dead[deadKey{rec.Seq, k}] = true
+			}
+		}
+		m.rseq[reg] = max(m.rseq[reg], r.R)
+	}
+	if r.Last {
+		m.base = max(m.base, r.S)
+		m.commit = max(m.commit, r.S)
+	}
+	rep.Kind, rep.Seq = raid.RepFilled, r.S
+	return rep
+}
+
+func (m *modelDisk) regions(r *raid.DiskRequest, rep *raid.DiskReply) {
+	rep.Kind, rep.Extent = raid.RepRegions, r.Extent
+	grow := func(k regionKey, s raid.Seq) {
+		if k.ext != r.Extent {
+			return
+		}
+		for len(rep.Regions) <= int(k.region) {
+			rep.Regions = append(rep.Regions, 0)
+		}
+		rep.Regions[k.region] = max(rep.Regions[k.region], s)
+	}
+	for k, s := range m.rseq {
+		grow(k, s)
+	}
+	for _, rec := range m.log {
+		for _, b := range rec.Blocks {
+			if rec.Seq <= r.S {
+				grow(keyOf(b).region(), rec.Seq)
+			}
+		}
+	}
+}
+
+func (m *modelDisk) read(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
+	if m.endseq() < r.Touch {
+		return nil
+	}
+	rep.Kind, rep.First = raid.RepRead, r.First
+	for no := r.First; no < r.First+r.Count; no++ {
+		rep.Blocks = append(rep.Blocks, m.block(blockKey{r.Extent, no, r.Gen}, r.S))
+	}
+	rep.R = m.rseq[regionKey{r.Extent, r.First / raid.BlocksPerRegion}]
+	return rep
+}
+
+func (m *modelDisk) block(k blockKey, s raid.Seq) []byte {
+	for i := len(m.log) - 1; i >= 0; i-- {
+		if rec := m.log[i]; rec.Seq <= s && !m.dead[deadKey{rec.Seq, k}] {
+			for _, b := range rec.Blocks {
+				if keyOf(b) == k {
+					return b.Data
+				}
+			}
+		}
+	}
+	switch {
+	case m.bad[k]:
+		return nil
+	case m.place[k] == nil:
+		return make([]byte, raid.BlockBytes)
+	}
+	return m.place[k]
+}
+
+func (m *modelDisk) String() string {
+	return fmt.Sprintf("d%d fence %d start %d commit %d applied %d end %d", m.id, m.fence, m.start, m.commit, m.applied, m.endseq())
+}
+
+// modelMachine runs one modelDisk per volume; everything is durable at once.
+type modelMachine struct {
+	id   raid.DiskID
+	vols map[raid.VolumeID]*modelDisk
+	ids  []raid.VolumeID
+}
+
+func (m *modelMachine) Step(_ int64, reqs []*raid.DiskRequest) []raid.DiskReply {
+	var out []raid.DiskReply
+	for _, r := range reqs {
+		if r.Kind == raid.ReqShards {
+			continue
+		}
+		d := m.vols[r.Vol]
+		if d == nil {
+			d = newModelDisk(m.id)
+			m.vols[r.Vol] = d
+			m.ids = append(m.ids, r.Vol)
+		}
+		if rep := d.handle(r); rep != nil {
+			out = append(out, *rep)
+		}
+	}
+	return out
+}
+func (m *modelMachine) SyncWanted() bool { return false }
+func (m *modelMachine) beginSync() (func() error, func(error) []raid.DiskReply) {
+	return nil, nil
+}
+func (m *modelMachine) Background(int64) (bool, error) {
+	for _, id := range m.ids {
+		m.vols[id].applyOne()
+	}
+	return false, nil
+}
+func (m *modelMachine) Failed() error { return nil }
+
+func (m *modelMachine) open() diskMachine { return m }
