@@ -23,6 +23,7 @@ type nodeHealth struct {
 	id     raid.NodeID
 	term   raid.Term
 	heard  int64
+	termNs int64 // when its present term was applied here
 	resets bool
 	lv     uint64
 	hb     *Heartbeat
@@ -148,7 +149,7 @@ func (n *Node) health() *membership.Health {
 	h := &membership.Health{Self: n.opt.ID, LeadNs: n.leader.leadNs}
 	for i := range n.leader.nodes {
 		x := &n.leader.nodes[i]
-		m := membership.NodeHealth{Node: x.id, Term: x.term, HeartbeatNs: x.heard, Resets: x.resets, LV: x.lv}
+		m := membership.NodeHealth{Node: x.id, Term: x.term, HeartbeatNs: x.heard, TermNs: x.termNs, Resets: x.resets, LV: x.lv}
 		if x.hb != nil {
 			m.Reach = x.hb.Reach
 			for _, p := range x.hb.Paths {
@@ -228,6 +229,9 @@ func (n *Node) deathStep() {
 func (n *Node) nodeTermMoved(id raid.NodeID) {
 	s := n.group.State()
 	row := s.Node(id)
+	if h := n.leader.node(id); h != nil {
+		h.termNs = n.now
+	}
 	if row != nil {
 		disks := s.DisksOf(id)
 		for _, v := range n.vols {

@@ -36,6 +36,7 @@ type NodeHealth struct {
 	Node        raid.NodeID
 	Term        raid.Term    // of the heartbeat
 	HeartbeatNs int64        // when the last one arrived; 0: never
+	TermNs      int64        // when the leader applied the node's present term; 0: before it led
 	Resets      bool         // its connections were reset and its port refuses: no proof, but suspicion (B: C4)
 	LV          uint64       // lease voters it goes by
 	Paths       []PathHealth // empty: it says nothing of its SAN
@@ -184,6 +185,9 @@ func suspicion(n *Node, h *Health, nowNs int64) string {
 	heard := h.LeadNs + settleAfterLeadNs - SuspectNs // what a new leader has not heard yet may still come
 	if nh != nil && nh.Term >= n.Term {
 		heard = max(heard, nh.HeartbeatNs)
+	}
+	if nh != nil {
+		heard = max(heard, nh.TermNs) // a new term has its first heartbeat still to make: else it would be ended at once, for ever
 	}
 	switch {
 	case nh != nil && nh.Resets && nh.HeartbeatNs < nowNs:
