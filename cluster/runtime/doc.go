@@ -1,0 +1,37 @@
+// Package runtime runs one cluster.Node: it owns every goroutine, clock, socket, file and lock of a node, and executes the
+// effects that the pure packages ask for. No rule of the protocol is decided here but these four, which only a shell can
+// keep:
+//
+//   - Time. All of it is CLOCK_BOOTTIME in nanoseconds; frames carry the kernel's receive time, converted (link.Clock). A
+//     jump of CLOCK_REALTIME against it is reported to the node (B: C18).
+//   - Fresh clock. Ready is asked with a clock reading taken after the last input (A.2 Serving rule), and no check stands
+//     between it and the send.
+//   - Intake. A turn of the core takes the frames of all SAN ports that the kernel received before the turn began, merged by
+//     receive time; younger ones wait for the next turn (A.4.1).
+//   - FIFO or broken. What goes to a disk or a peer arrives in order, or the node hears that the stream broke, before it
+//     hears of the next one (raid contract: Connected).
+//
+// # Goroutines
+//
+// All are started by Runtime.start, with the bounds of their queues:
+//
+//	core       owns cluster.Node. Sleeps in a link.Poller over all SAN ports; every queue below wakes it.
+//	storage    Raft log and small durable values: one bbolt transaction for all that has queued. The queue is unbounded in
+//	           length but bounded by Raft's own limit of uncommitted bytes.
+//	disk       one per disk: drains its queue into one store.Disk.Step. Bounded by the owners' credit (A.3 Quota); a queue
+//	           beyond queueRequestsMax fails the disk's stream.
+//	sync       one per disk: store.SyncJob.Run, while disk goes on with the next Step.
+//	listener   accepts peers, at most handshakesMax in the handshake at once.
+//	dialer     one per peer with a smaller id... see peers.go; redials with backoff.
+//	reader     one per peer connection; blocks when the core does not keep up (TCP then holds the peer back).
+//	writer     one per peer connection: takes all that has queued in one writev. A queue beyond peerQueueBytesMax breaks the
+//	           connection.
+//	admin      net/http's own, per socket.
+//	watch      looks at carrier, MTU and REALTIME a few times a second.
+//
+// # Processes
+//
+// `clade serve` is two processes. The guardian starts the worker with a pidfd and waits on it. When the worker is gone, its
+// lock on the state file is free: whoever gets it and finds the worker's own term in it holds proof of death (A.2), and the
+// guardian tells all peers. See guardian.go.
+package runtime

@@ -1,0 +1,211 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"clade/cluster"
+	"clade/membership"
+	"clade/store"
+)
+
+// DiskAddRequest asks a node to take a disk.
+type DiskAddRequest struct {
+	Path      string `json:"path"`
+	Force     bool   `json:"force"`                // destroy what the disk holds
+	SizeBytes uint64 `json:"size_bytes,omitempty"` // make a file of that size if there is none
+}
+
+// DiskAddReply says what became of it.
+type DiskAddReply struct {
+	Path        string `json:"path"`
+	Disk        uint32 `json:"disk"`
+	UUID        string `json:"uuid"`
+	CapacityMiB uint64 `json:"capacity_mib"`
+	Destroyed   string `json:"destroyed,omitempty"` // what the disk held before
+}
+
+// probe is a disk that may be formatted: opened, and looked at.
+type probe struct {
+	path  string
+	dev   store.Device
+	holds string // what formatting destroys; empty: nothing
+}
+
+// probeAll looks at disks before anything is changed anywhere. Without force, one that holds anything is refused.
+func probeAll(paths []string, cluster membership.UUID, force bool) (out []*probe, err error) {
+	defer func() {
+		if err != nil {
+			for _, p := range out {
+				_ = p.dev.Close() // nothing was written
+			}
+		}
+	}()
+	for i, path := range paths {
+		if slices.Contains(paths[:i], path) {
+			return out, refusal("list each disk once", "disk %s is listed twice", path)
+		}
+		p, err := probeDisk(path, cluster, force)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func probeDisk(path string, cluster membership.UUID, force bool) (*probe, error) {
+	dev, err := store.OpenFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, refusal("name a block device or a file; a file is made by giving its size as well", "disk %s does not exist", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", path, err)
+	}
+	p := &probe{path: path, dev: dev}
+	if p.holds, err = contents(dev, cluster); err == nil && p.holds != "" && !force {
+		err = refusal("to destroy that, use --force", "disk %s holds %s", path, p.holds)
+	}
+	if err != nil {
+		_ = dev.Close() // nothing was written
+		return nil, err
+	}
+	return p, nil
+}
+
+// contents describes what a device holds; empty if it is blank.
+func contents(dev store.Device, cluster membership.UUID) (string, error) {
+	ident, err := store.ReadIdentity(dev)
+	switch {
+	case err == nil && ident.Cluster == [16]byte(cluster):
+		return fmt.Sprintf("disk %d of this cluster (UUID %s)", ident.Disk, uuidString(ident.UUID)), nil
+	case err == nil:
+		return fmt.Sprintf("disk %d of another clade cluster (UUID %s)", ident.Disk, uuidString(ident.UUID)), nil
+	}
+	return store.Occupied(dev)
+}
+
+// MakeDiskFile makes a file of a size to serve as a disk; one that exists is left alone.
+func MakeDiskFile(path string, sizeBytes uint64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make disk file: %w", err)
+	}
+	err = f.Truncate(int64(sizeBytes))
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("make disk file %s of %d bytes: %w", path, sizeBytes, err)
+	}
+	return nil
+}
+
+// AddDisk formats a disk, attaches it to this node, and begins to use it.
+func (r *Runtime) AddDisk(ctx context.Context, q DiskAddRequest) (DiskAddReply, error) {
+	path := q.Path
+	if !filepath.IsAbs(path) {
+		return DiskAddReply{}, refusal("", "disk path %q is not absolute", path)
+	}
+	if q.SizeBytes > 0 {
+		if err := MakeDiskFile(path, q.SizeBytes); err != nil {
+			return DiskAddReply{}, err
+		}
+	}
+	// A path that is already open would fail at its lock; that message would explain nothing.
+	used := ""
+	if err := r.inspect(ctx, func(r *Runtime) { used = r.disks.inUse(path) }); err != nil {
+		return DiskAddReply{}, err
+	}
+	if used != "" {
+		return DiskAddReply{}, refusal("", "disk %s is in use by this node: %s", path, used)
+	}
+	p, err := probeDisk(path, r.id.Cluster, q.Force)
+	if err != nil {
+		return DiskAddReply{}, err
+	}
+	reply, err := p.format(r.id, func(c *membership.DiskAdd) (cluster.AdminReply, error) { return r.proposeCommand(ctx, c) })
+	if err != nil {
+		return reply, err
+	}
+	if err := rememberDisk(r.opt.Dir, path); err != nil {
+		return reply, err
+	}
+	return reply, r.inspect(ctx, func(r *Runtime) { r.disks.add(path) })
+}
+
+// rememberDisk adds a path to the list that Start reads.
+func rememberDisk(dir, path string) error {
+	file := filepath.Join(dir, disksFileName)
+	var paths []string
+	if err := loadJSON(file, &paths); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if slices.Contains(paths, path) {
+		return nil
+	}
+	return saveJSON(file, append(paths, path))
+}
+
+// inUse says how a path is used, or nothing. In the core's goroutine.
+func (m *diskManager) inUse(path string) string {
+	for _, s := range m.slots {
+		if s.path == path && (s.state == slotOpen || s.state == slotOpening || s.state == slotProbing) {
+			return fmt.Sprintf("disk %d, %s", s.id, slotNames[s.state])
+		}
+		if s.path == path && s.dev != nil { // waiting: let go of it
+			m.closeDevice(s)
+			s.state = slotAbsent
+		}
+	}
+	return ""
+}
+
+// format makes the probed device a disk of node id: it is formatted, the cluster gives it a number, and the disk is told. It
+// closes the device.
+func (p *probe) format(id Identity, add func(*membership.DiskAdd) (cluster.AdminReply, error)) (DiskAddReply, error) {
+	uuid := newUUID()
+	out := DiskAddReply{Path: p.path, UUID: uuidString(uuid), Destroyed: p.holds}
+	err := p.write(id, uuid, &out, add)
+	if cerr := p.dev.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil && out.Disk != 0 {
+		err = fmt.Errorf("%w; the cluster knows it as disk %d already: clade disk remove %d", err, out.Disk, out.Disk)
+	}
+	if err != nil {
+		return out, fmt.Errorf("disk %s: %w", p.path, err)
+	}
+	return out, nil
+}
+
+func (p *probe) write(id Identity, uuid membership.UUID, out *DiskAddReply, add func(*membership.DiskAdd) (cluster.AdminReply, error)) error {
+	ident := store.Identity{Cluster: id.Cluster, UUID: uuid}
+	if err := store.Format(p.dev, ident, store.FormatOptions{Force: p.holds != ""}); err != nil {
+		return err
+	}
+	var err error
+	if out.CapacityMiB, err = store.CapacityMiB(p.dev); err != nil {
+		return err
+	}
+	reply, err := add(&membership.DiskAdd{Node: id.Node, UUID: uuid, CapacityMiB: out.CapacityMiB, Label: diskLabel(p.path)})
+	if err != nil {
+		return err
+	}
+	out.Disk, ident.Disk, ident.AttachGen = uint32(reply.Disk), reply.Disk, reply.Gen
+	return store.SetIdentity(p.dev, ident)
+}
