@@ -25,7 +25,7 @@ type session struct {
 	c         *client
 	vol       volumeShape
 	dev       *initiator.Device
-	hot       []uint64 // sectors around which it works
+	hot       []uint64        // sectors around which it works
 	out       []*initiator.Op // in order of submission
 	done      int
 	stopped   bool

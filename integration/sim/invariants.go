@@ -1,12 +1,139 @@
 package sim
 
-// invariants reads I1..I12 from the state machines themselves.
+import (
+	"clade/cluster"
+	"clade/raid"
+)
+
+// invariants reads the invariants of PROTOCOL A.4 from the state machines themselves, every few steps and whenever a volume has
+// changed hands. I10 is the history's part; what only shows on the disks is looked at by disk_check.go.
 type invariants struct {
-	w *world
+	w       *world
+	steps   int
+	commits map[ownerKey]raid.Seq // highest commit point that the owner of an epoch ever had
+	ended   map[ownerKey]raid.Seq // end of an epoch, as first recorded
+	batches map[batchKey]uint64   // bid
+	owners  map[ownerKey]ownerOf
 }
 
-func (c *invariants) start() {}
+type ownerKey struct {
+	vol   raid.VolumeID
+	epoch raid.Epoch
+}
 
-func (c *invariants) afterStep(p *process) {}
+type batchKey struct {
+	ownerKey
+	seq raid.Seq
+}
 
-func (c *invariants) processEnded(p *process) {}
+// ownerOf says which process is the owner of an epoch: never two.
+type ownerOf struct {
+	proc int
+	term raid.Term
+}
+
+func newInvariants(w *world) *invariants {
+	return &invariants{w: w, commits: map[ownerKey]raid.Seq{}, ended: map[ownerKey]raid.Seq{}, batches: map[batchKey]uint64{}, owners: map[ownerKey]ownerOf{}}
+}
+
+const checkEverySteps = 8
+
+// afterStep looks at everything every few steps of any process.
+func (c *invariants) afterStep(p *process) {
+	c.steps++
+	if c.steps%checkEverySteps == 0 {
+		c.owner(p)
+		c.oneServes()
+		c.ends(p)
+		c.w.stats.checks++
+	}
+}
+
+// oneServes is I8: at one instant at most one process finds its lease valid and the serving rule true for a volume. A stopped
+// process counts: it could go on at any moment.
+func (c *invariants) oneServes() {
+	var seen [8]int // by volume id - 1
+	for _, h := range c.w.hosts {
+		if h.proc == nil {
+			continue
+		}
+		for _, o := range h.proc.node.Owners(h.proc.now()) {
+			if !o.Serving {
+				continue
+			}
+			if other := seen[o.Vol]; other != 0 {
+				c.w.fail("I8: nodes %d and %d both may serve volume %d (epoch %d at node %d)", other, h.index+1, o.Vol, o.Epoch, h.index+1)
+			}
+			seen[o.Vol] = h.index + 1
+		}
+	}
+}
+
+// owner looks at the volumes that a process owns.
+func (c *invariants) owner(p *process) {
+	for _, o := range p.node.Owners(p.now()) {
+		k := ownerKey{o.Vol, o.Epoch}
+		if old, ok := c.owners[k]; ok && old != (ownerOf{p.number, o.Term}) {
+			c.w.fail("volume %d epoch %d: process %d term %d and process %d term %d both own it", o.Vol, o.Epoch, old.proc, old.term, p.number, o.Term)
+		}
+		c.owners[k] = ownerOf{p.number, o.Term}
+		if o.Status.State != raid.OwnerActive {
+			continue
+		}
+		c.commits[k] = max(c.commits[k], o.Status.Commit)
+		c.waitSet(p, o)
+	}
+}
+
+// waitSet is I1: commits wait for every disk that Raft calls in-sync, as this node knows it and as anybody knows it.
+func (c *invariants) waitSet(p *process, o cluster.OwnerView) {
+	w := raid.NewDiskSet(o.Status.Waiting...)
+	for _, h := range c.w.hosts {
+		if h.proc == nil {
+			continue
+		}
+		v := h.proc.node.State().Volume(o.Vol)
+		// A node that lags may still list a disk that has been marked stale since: Ver tells.
+		own := p.node.State().Volume(o.Vol)
+		if v == nil || v.Data.Epoch != o.Epoch || v.Data.Ver < own.Data.Ver || !v.Data.Active {
+			continue
+		}
+		if in := v.Data.InSync(); !in.SubsetOf(w) {
+			c.w.fail("I1: volume %d epoch %d: node %d waits for %v, node %d knows in-sync %v", o.Vol, o.Epoch, p.index+1, w, h.index+1, in)
+		}
+	}
+}
+
+// ends is I2: no owner incarnation ever committed above the end that was recorded for its epoch, and an end never changes.
+func (c *invariants) ends(p *process) {
+	for _, v := range p.node.State().Volumes {
+		for _, r := range v.Data.Hist {
+			for e := r.From; e <= r.To; e++ {
+				k := ownerKey{v.ID(), e}
+				if old, ok := c.ended[k]; ok && old != r.End {
+					c.w.fail("volume %d epoch %d ended at %d, now at %d", k.vol, e, old, r.End)
+				}
+				c.ended[k] = r.End
+				if c.commits[k] > r.End {
+					c.w.fail("I2: volume %d epoch %d committed %d and ended at %d", k.vol, e, c.commits[k], r.End)
+				}
+			}
+		}
+	}
+}
+
+// request is I9: two records with equal epoch and seq belong to one batch.
+func (c *invariants) request(r *raid.DiskRequest) {
+	if r.Kind != raid.ReqPrepare || r.Rec == nil {
+		return
+	}
+	k := batchKey{ownerKey{r.Vol, r.Rec.Epoch}, r.Rec.Seq}
+	if bid, ok := c.batches[k]; ok && bid != r.Rec.BID {
+		c.w.fail("I9: volume %d: two batches are called %d:%d", r.Vol, r.Rec.Epoch, r.Rec.Seq)
+	}
+	c.batches[k] = r.Rec.BID
+}
+
+func (c *invariants) processEnded(p *process) {
+	c.owner(p)
+}

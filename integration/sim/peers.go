@@ -1,7 +1,5 @@
 package sim
 
-import "clade/cluster"
-
 // The virtual cluster network: one connection per pair of processes, two FIFO byte streams each. A stream delivers in order
 // or not at all. A cut direction holds its bytes; they arrive when it heals, or the connection dies at each end in its own time.
 
@@ -38,8 +36,8 @@ type peerEnd struct {
 	conn     *peerConn
 	up       bool // the process was told PeerUp and not yet PeerDown
 	dead     bool
-	lastNs   int64                  // when the last byte sent to this end arrives
-	held     []*cluster.PeerMessage // sent to this end while the wire to it was cut
+	lastNs   int64    // when the last byte sent to this end arrives
+	held     [][]byte // sent to this end while the wire to it was cut
 	cutSince int64
 }
 
@@ -121,7 +119,7 @@ func (c *peerConn) alive(pa, pb *process) bool {
 }
 
 // send puts bytes into the stream of from's connection to a node; without one they are lost.
-func (n *peerNet) send(from *process, to int, data *cluster.PeerMessage) {
+func (n *peerNet) send(from *process, to int, data []byte) {
 	c := n.conns[min(from.index, to)][max(from.index, to)]
 	if c == nil || c.broken {
 		return
@@ -140,7 +138,7 @@ func (n *peerNet) send(from *process, to int, data *cluster.PeerMessage) {
 	n.deliver(other, data)
 }
 
-func (n *peerNet) deliver(e *peerEnd, data *cluster.PeerMessage) {
+func (n *peerNet) deliver(e *peerEnd, data []byte) {
 	at := max(e.lastNs, n.sched.nowNs+n.rnd.delay(n.links[e.peer][e.node].delayNs))
 	e.lastNs = at
 	n.sched.at(at, func() {

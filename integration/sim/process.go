@@ -214,8 +214,20 @@ func (p *process) peerDown(peer int, reset bool) {
 	p.input(func(now int64) { p.node.PeerDown(now, raid.NodeID(peer+1), reset) })
 }
 
-func (p *process) peerData(peer int, data *cluster.PeerMessage) {
-	p.input(func(now int64) { p.node.Peer(now, raid.NodeID(peer+1), data) })
+// peerData takes the bytes of one message, as the transport does: length, checksum, then the codec.
+func (p *process) peerData(peer int, data []byte) {
+	n, err := cluster.FrameLength(data)
+	if err == nil {
+		err = cluster.CheckFrame(data, data[cluster.FrameHeaderBytes:])
+	}
+	var m *cluster.PeerMessage
+	if err == nil && n == len(data)-cluster.FrameHeaderBytes {
+		m, err = cluster.DecodeMessage(data[cluster.FrameHeaderBytes:])
+	}
+	if err != nil || m == nil {
+		p.w.fail("node %d cannot read a message of node %d: %v", p.index+1, peer+1, err)
+	}
+	p.input(func(now int64) { p.node.Peer(now, raid.NodeID(peer+1), m) })
 }
 
 func (p *process) pathState(path int, up bool) {
@@ -328,12 +340,24 @@ func (p *process) sendFrames(frames []cluster.TxFrame) {
 
 func (p *process) sendPeers(out []cluster.PeerOut) {
 	for _, m := range out {
-		p.w.peers.send(p, int(m.To)-1, m.Msg)
+		if m.Msg.Request != nil {
+			p.w.checks.request(m.Msg.Request)
+		}
+		head, payload, err := cluster.EncodeMessage(nil, m.Msg)
+		if err != nil {
+			p.w.fail("node %d cannot encode a message: %v", p.index+1, err)
+		}
+		for _, b := range payload {
+			head = append(head, b...)
+		}
+		p.w.tl.mix(p.w.sched.nowNs, column(p.index), 'p', head)
+		p.w.peers.send(p, int(m.To)-1, head)
 	}
 }
 
 func (p *process) disk(reqs []*raid.DiskRequest) {
 	for _, r := range reqs {
+		p.w.checks.request(r)
 		var k [33]byte
 		k[0] = byte(r.Kind)
 		binary.BigEndian.PutUint64(k[1:], uint64(r.Vol)<<32|uint64(r.Disk))

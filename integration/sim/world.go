@@ -97,7 +97,7 @@ func newWorld(seed uint64, o options) *world {
 	w.tl = newTimeline(20000, w.shape.nodes)
 	w.tl.echo = o.echo
 	w.history = newHistory(len(w.shape.volumes), w.fail)
-	w.checks = &invariants{w: w}
+	w.checks = newInvariants(w)
 	for p := range w.shape.paths {
 		w.switches = append(w.switches, &etherSwitch{sched: &w.sched, rnd: newRandom(seed, fmt.Sprint("ether", p)), faults: w.shape.ether, count: &w.count})
 	}
@@ -131,7 +131,6 @@ func (w *world) play() {
 	for _, c := range w.clients {
 		c.start()
 	}
-	w.checks.start()
 	w.inject.start()
 	w.runUntil(w.sched.nowNs+w.shape.safetyNs, nil)
 	w.note("safety phase over, everything heals")
