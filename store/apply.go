@@ -1,0 +1,265 @@
+package store
+
+import (
+	"fmt"
+
+	"clade/raid"
+)
+
+const (
+	applyBlocks  = 512     // in one piece of Background
+	lazyBytes    = 1 << 20 // applied at once when so much may be
+	idleNs       = 20_000_000
+	checkpointNs = 2_000_000_000 // an idle disk checkpoints after so long
+)
+
+// Background does a bounded piece of what nobody waits for: applying, and when the journal fills or the disk is idle, a
+// checkpoint. more says that there is more to do now. An error is final; Failed has it too.
+func (d *Disk) Background(nowNs int64) (more bool, err error) {
+	if d.failed != nil {
+		return false, d.failed
+	}
+	idle := nowNs-d.lastNs >= idleNs
+	full := d.jrn.used() > d.jrn.size/4
+	if idle || full || d.applicable() > lazyBytes {
+		n, err := d.apply(applyBlocks)
+		if err != nil {
+			return false, d.fail(err)
+		}
+		if n > 0 {
+			d.checkNs = nowNs
+			return true, nil
+		}
+	}
+	quiet := d.inflight == nil && len(d.building.entries) == 0
+	if quiet && d.jrn.used() > 0 && (full || idle && nowNs-d.checkNs >= checkpointNs) && d.jrn.used() > d.pinned() {
+		d.checkNs = nowNs
+		if err := d.checkpoint(); err != nil {
+			return false, d.fail(err)
+		}
+	}
+	return false, nil
+}
+
+// applicable returns the bytes of records that may be applied.
+func (d *Disk) applicable() int {
+	n := 0
+	for _, v := range d.vols {
+		for _, r := range v.log {
+			if !d.mayApply(v, r) {
+				break
+			}
+			n += len(r.Blocks) * raid.BlockBytes
+		}
+	}
+	return n
+}
+
+// pinned returns the bytes of the journal that records above the commit point take.
+func (d *Disk) pinned() int64 {
+	n := int64(0)
+	for _, v := range d.vols {
+		for _, r := range v.log {
+			n += int64(len(r.Blocks)+1) * pageBytes
+		}
+	}
+	return n
+}
+
+// mayApply is S3: durable itself, and at or below the durable commit point (I5).
+func (d *Disk) mayApply(v *volume, r *record) bool {
+	limit := v.durable
+	if mutated("C25") {
+		limit = v.commit
+	}
+	return r.durable && r.Seq <= limit || mutated("APPLY_EARLY")
+}
+
+// apply writes up to n blocks of the oldest records in place, of several records of one block only the newest, and returns how
+// many records it has applied.
+func (d *Disk) apply(n int) (int, error) {
+	done := 0
+	for _, v := range d.vols {
+		k, blocks := 0, 0
+		for k < len(v.log) && blocks < n && d.mayApply(v, v.log[k]) {
+			blocks += len(v.log[k].Blocks)
+			k++
+		}
+		if k == 0 {
+			continue
+		}
+		if err := d.applyRecords(v, v.log[:k]); err != nil {
+			return done, err
+		}
+		for _, r := range v.log[:k] {
+			v.drop(r)
+			v.applied = max(v.applied, r.Seq)
+		}
+		clear(v.log[:k])
+		v.log = v.log[k:]
+		done += k
+		d.stats.Applied += uint64(k)
+	}
+	return done, nil
+}
+
+func (d *Disk) applyRecords(v *volume, recs []*record) error {
+	at := map[blockID]int{}
+	var puts []put
+	for _, r := range recs {
+		for i := range r.Blocks {
+			if !(image{r, i}).alive() {
+				continue
+			}
+			id := idOf(&r.Blocks[i])
+			slot, block, ok := v.slotOf(id)
+			if !ok {
+				return fmt.Errorf("volume %d seq %d: extent %d block %d has no shard", v.id, r.Seq, id.extent, id.no)
+			}
+			q := put{slot, block, pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, r.Seq, r.Blocks[i].Data}
+			if j, again := at[id]; again {
+				puts[j] = q
+				continue
+			}
+			at[id] = len(puts)
+			puts = append(puts, q)
+		}
+	}
+	return d.write(v, puts)
+}
+
+// flush makes everything logged durable before it returns; the answers are kept for the caller of Step or EndSync.
+func (d *Disk) flush() error {
+	for d.inflight != nil || len(d.building.entries) > 0 {
+		if d.inflight == nil {
+			if err := d.writeGroup(); err != nil {
+				return err
+			}
+		}
+		if err := d.dev.Sync(); err != nil {
+			return fmt.Errorf("sync: %w", err)
+		}
+		d.ready = append(d.ready, d.settle()...)
+	}
+	return nil
+}
+
+// maintain keeps the journal from filling: nobody may ever wait for room that only a group that does not fit could make
+// (B: L4).
+func (d *Disk) maintain() error {
+	if d.jrn.used() <= d.jrn.size*3/8 {
+		return nil
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	for {
+		if k, err := d.apply(applyBlocks); err != nil {
+			return err
+		} else if k == 0 {
+			return d.checkpoint()
+		}
+	}
+}
+
+// checkpoint makes what is in place durable, then the state of the volumes, and moves the tail (S4). Nothing may be logged and
+// not durable. Records that are not applied and would pin the tail are copied forward, under the same identity (B: L12).
+func (d *Disk) checkpoint() error {
+	if d.inflight != nil || len(d.building.entries) > 0 {
+		panic("store: checkpoint with entries that are not durable")
+	}
+	tail := d.jrn.head
+	if lsn, ok := d.oldest(); ok {
+		tail = d.jrn.startOf(lsn)
+		if d.jrn.distance(tail) > d.jrn.size/4 {
+			var err error
+			if tail, err = d.copyForward(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := d.writePages(); err != nil {
+		return err
+	}
+	if err := d.dev.Sync(); err != nil {
+		return fmt.Errorf("checkpoint: sync: %w", err)
+	}
+	if err := d.writeImage(tail, d.jrn.head.lsn-1); err != nil {
+		return err
+	}
+	d.jrn.trim(tail)
+	d.stats.Checkpoints++
+	return nil
+}
+
+// copyForward writes all records that are not applied once more, at the head.
+func (d *Disk) copyForward() (position, error) {
+	g := &group{}
+	for _, v := range d.vols {
+		for _, r := range v.log {
+			g.add(entry{kind: entryRecord, vol: v.id, rec: r.Record})
+		}
+	}
+	if err := d.jrn.write(g); err != nil {
+		return position{}, err
+	}
+	for _, v := range d.vols {
+		for _, r := range v.log {
+			r.lsn = g.lsn
+		}
+	}
+	return d.jrn.startOf(g.lsn), nil
+}
+
+// oldest returns the group of the oldest record that is not applied.
+func (d *Disk) oldest() (lsn uint64, ok bool) {
+	for _, v := range d.vols {
+		for _, r := range v.log {
+			if !ok || r.lsn < lsn {
+				lsn, ok = r.lsn, true
+			}
+		}
+	}
+	return lsn, ok
+}
+
+// writePages writes the dirty pages to their other copies (S5).
+func (d *Disk) writePages() error {
+	b := make([]byte, pageBytes)
+	for _, p := range d.pages.dirty {
+		p.version++
+		p.which = 1 - p.which
+		p.encode(b)
+		if err := writeFull(d.dev, b, d.super.pageOffset(p.slot, p.which)); err != nil {
+			return fmt.Errorf("checkpoint: %w", err)
+		}
+		p.dirty = false
+	}
+	clear(d.pages.dirty)
+	d.pages.dirty = d.pages.dirty[:0]
+	return nil
+}
+
+// writeImage makes the volumes' state, and the tail, durable.
+func (d *Disk) writeImage(tail position, lsn uint64) error {
+	img := encodeImage(&imageState{lsn: lsn, vols: d.vols})
+	if uint64(len(img)) > d.super.imageBytes {
+		return fmt.Errorf("checkpoint: the state of %d volumes takes %d bytes, there is room for %d", len(d.vols), len(img), d.super.imageBytes)
+	}
+	next := *d.super
+	next.seq++
+	next.image = 1 - d.super.image
+	next.imageLen, next.imageCRC, next.tail = uint32(len(img)), crcOf(img), tail
+	next.incarnation = d.jrn.incarnation
+	if err := writeFull(d.dev, img, next.imageAt(next.image)); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	if err := writeFull(d.dev, next.encode(), int64(next.seq%2)*pageBytes); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	if err := d.dev.Sync(); err != nil {
+		return fmt.Errorf("checkpoint: sync: %w", err)
+	}
+	d.super = &next
+	return nil
+}

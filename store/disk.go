@@ -1,0 +1,253 @@
+package store
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"clade/raid"
+)
+
+// Config is what a disk is told when it is opened; zero fields get the documented defaults.
+type Config struct {
+	Node       raid.NodeID
+	BootID     raid.BootID // of the running kernel
+	CacheBytes int         // checksum pages; default 16 MiB
+	AttachGen  uint64      // 0, or the generation that the cluster knows: a disk with an older one is a copy (B: M7)
+}
+
+// Disk is an open disk. One goroutine at a time calls its methods, but for SyncJob.Run.
+type Disk struct {
+	dev   Device
+	cfg   Config
+	super *super
+	jrn   journal
+	pages *pageCache
+	vols  []*volume // sorted by id
+
+	building *group
+	inflight *group
+	ready    []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
+	failed   error
+	lastNs   int64 // last Step
+	stats    Stats
+	checkNs  int64
+}
+
+// Stats counts what a disk has done. Counters only grow.
+type Stats struct {
+	Syncs        uint64 `json:"syncs"`
+	Groups       uint64 `json:"groups"`
+	Records      uint64 `json:"records"`
+	Applied      uint64 `json:"applied"`
+	Checkpoints  uint64 `json:"checkpoints"`
+	BadBlocks    uint64 `json:"bad_blocks"`
+	JournalBytes int64  `json:"journal_bytes"` // in use
+	JournalSize  int64  `json:"journal_size"`
+	Regions      uint64 `json:"regions"`
+	RegionsUsed  uint64 `json:"regions_used"`
+}
+
+// Identity returns which disk this is.
+func (d *Disk) Identity() Identity { return d.super.Identity }
+
+// Failed returns why the disk is not used any more, or nil. It is final (S7).
+func (d *Disk) Failed() error { return d.failed }
+
+// Status returns the counters and how full the disk is.
+func (d *Disk) Status() Stats {
+	s := d.stats
+	s.JournalBytes, s.JournalSize, s.Regions = d.jrn.used(), d.jrn.size, d.super.regions
+	for _, v := range d.vols {
+		for _, sh := range v.shards {
+			s.RegionsUsed += uint64(sh.Regions)
+		}
+	}
+	return s
+}
+
+// Volumes returns the volumes of which the disk holds anything.
+func (d *Disk) Volumes() []raid.VolumeID {
+	var out []raid.VolumeID
+	for _, v := range d.vols {
+		out = append(out, v.id)
+	}
+	return out
+}
+
+func (d *Disk) fail(err error) error {
+	if d.failed == nil {
+		d.failed = fmt.Errorf("store: disk %d %w: %w", d.super.Disk, ErrFailed, err)
+	}
+	return d.failed
+}
+
+func (d *Disk) volume(id raid.VolumeID) *volume {
+	i, ok := slices.BinarySearchFunc(d.vols, id, func(v *volume, id raid.VolumeID) int { return cmp.Compare(v.id, id) })
+	if !ok {
+		return nil
+	}
+	return d.vols[i]
+}
+
+func (d *Disk) addVolume(id raid.VolumeID) *volume {
+	i, ok := slices.BinarySearchFunc(d.vols, id, func(v *volume, id raid.VolumeID) int { return cmp.Compare(v.id, id) })
+	if !ok {
+		d.vols = slices.Insert(d.vols, i, newVolume(id))
+	}
+	return d.vols[i]
+}
+
+func (d *Disk) removeVolume(id raid.VolumeID) {
+	d.vols = slices.DeleteFunc(d.vols, func(v *volume) bool { return v.id == id })
+}
+
+// log queues an entry for the next group.
+func (d *Disk) log(e entry) { d.building.add(e) }
+
+// hold runs f when everything logged so far is durable: at once if it is.
+func (d *Disk) hold(out *[]raid.DiskReply, f func(d *Disk) []raid.DiskReply) {
+	switch {
+	case len(d.building.entries) > 0:
+		d.building.done = append(d.building.done, f)
+	case d.inflight != nil:
+		d.inflight.done = append(d.inflight.done, f)
+	default:
+		*out = append(*out, f(d)...)
+	}
+}
+
+// SyncWanted reports whether BeginSync has something to write and none is under way.
+func (d *Disk) SyncWanted() bool {
+	return d.failed == nil && d.inflight == nil && len(d.building.entries) > 0
+}
+
+// SyncJob makes one group durable. Run may be called by another goroutine while the disk goes on.
+type SyncJob struct {
+	dev Device
+	g   *group
+}
+
+// Run syncs the device. Its error goes to EndSync.
+func (j *SyncJob) Run() error {
+	if j.g == nil {
+		return nil
+	}
+	return j.dev.Sync()
+}
+
+// BeginSync writes what has queued as one group and returns the job that makes it durable. SyncWanted must hold.
+func (d *Disk) BeginSync() *SyncJob {
+	if d.failed != nil {
+		return &SyncJob{}
+	}
+	if err := d.writeGroup(); err != nil {
+		_ = d.fail(err)
+		return &SyncJob{}
+	}
+	return &SyncJob{dev: d.dev, g: d.inflight}
+}
+
+// writeGroup writes building to the journal and makes it inflight.
+func (d *Disk) writeGroup() error {
+	g := d.building
+	d.building = &group{}
+	if err := d.jrn.write(g); err != nil {
+		return err
+	}
+	d.inflight = g
+	d.stats.Groups++
+	for i := range g.entries {
+		if e := &g.entries[i]; e.rec != nil {
+			if v := d.volume(e.vol); v != nil {
+				if r := v.find(e.rec.Epoch, e.rec.Seq, e.rec.BID); r != nil {
+					r.lsn = g.lsn
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// EndSync takes the outcome of a job and returns the answers that are true now.
+func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
+	d.stats.Syncs++
+	if err != nil && d.failed == nil {
+		_ = d.fail(fmt.Errorf("sync: %w", err))
+	}
+	if d.failed != nil || job.g == nil {
+		d.inflight = nil
+		return nil
+	}
+	if d.inflight == job.g { // else a flush was quicker
+		d.ready = append(d.ready, d.settle()...)
+	}
+	if err := d.maintain(); err != nil {
+		_ = d.fail(err)
+	}
+	out := d.ready
+	d.ready = nil
+	return out
+}
+
+// settle marks the inflight group durable and runs what waited for it.
+func (d *Disk) settle() []raid.DiskReply {
+	g := d.inflight
+	d.inflight = nil
+	for i := range g.entries {
+		e := &g.entries[i]
+		v := d.volume(e.vol)
+		if v == nil {
+			continue
+		}
+		switch e.kind {
+		case entryRecord:
+			if r := v.find(e.rec.Epoch, e.rec.Seq, e.rec.BID); r != nil {
+				r.durable = true
+			}
+		case entryCommit, entryStart:
+			v.durable = max(v.durable, min(e.seq, v.logged))
+		case entryFill:
+			if e.last {
+				v.durable = max(v.durable, min(e.seq, v.logged))
+			}
+		}
+	}
+	var out []raid.DiskReply
+	for _, f := range g.done {
+		out = append(out, f(d)...)
+	}
+	return append(out, d.acks(nil)...)
+}
+
+// acks returns a cumulative acknowledgement for every volume of which more is durable than its owner was told.
+func (d *Disk) acks(out []raid.DiskReply) []raid.DiskReply {
+	for _, v := range d.vols {
+		if v.stream == 0 || v.fence != v.start {
+			continue
+		}
+		seq := v.durableEnd()
+		if seq <= v.acked && v.durable <= v.told {
+			continue
+		}
+		v.acked, v.told = max(v.acked, seq), v.durable
+		out = append(out, raid.DiskReply{Kind: raid.RepAck, Vol: v.id, Disk: d.super.Disk, Epoch: v.start, Stream: v.stream, To: v.owner,
+			Seq: seq, EndSeq: seq, Commit: v.durable})
+	}
+	return out
+}
+
+// durableEnd is endseq as far as it is durable.
+func (v *volume) durableEnd() raid.Seq {
+	e := max(v.applied, v.base)
+	for _, r := range v.log {
+		if !r.durable {
+			break
+		}
+		e = max(e, r.Seq)
+	}
+	return e
+}
+
+// Close lets go of the device. What was not answered may be lost.
+func (d *Disk) Close() error { return d.dev.Close() }

@@ -1,0 +1,289 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"clade/raid"
+)
+
+// Open recovers a disk from what its device holds: the newest checkpoint, and what the journal says since. Records at or below
+// the commit point are written in place again, whole blocks and checksums, without reading what is there (B: C11). Errors:
+// ErrNotFormatted, ErrSuperblock, ErrTooSmall, ErrGeneration, or the device's.
+func Open(dev Device, cfg Config) (*Disk, error) {
+	if cfg.CacheBytes == 0 {
+		cfg.CacheBytes = 16 << 20
+	}
+	d, img, err := load(dev, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if cfg.AttachGen > d.super.AttachGen {
+		return nil, fmt.Errorf("store: disk %d, generation %d of %d: %w", d.super.Disk, d.super.AttachGen, cfg.AttachGen, ErrGeneration)
+	}
+	damaged, err := d.replay(img)
+	if err != nil {
+		return nil, fmt.Errorf("store: disk %d: replay: %w", d.super.Disk, err)
+	}
+	for _, v := range d.vols {
+		v.damaged = v.damaged || damaged && !mutated("C15c")
+		v.commit, v.durable = v.logged, v.logged
+		for _, r := range v.log {
+			r.durable = true
+		}
+	}
+	d.jrn.incarnation++
+	for {
+		k, err := d.apply(applyBlocks)
+		if err != nil {
+			return nil, fmt.Errorf("store: disk %d: replay: %w", d.super.Disk, err)
+		}
+		if k == 0 {
+			break
+		}
+	}
+	if damaged { // what comes after the damage is unreachable: begin a new chain beyond it
+		if err := d.restartJournal(); err != nil {
+			return nil, fmt.Errorf("store: disk %d: %w", d.super.Disk, err)
+		}
+		return d, nil
+	}
+	if err := d.checkpoint(); err != nil {
+		return nil, fmt.Errorf("store: disk %d: %w", d.super.Disk, err)
+	}
+	return d, nil
+}
+
+// load reads the superblocks and the newest image that is whole.
+func load(dev Device, cfg Config) (*Disk, *imageState, error) {
+	supers, err := readSupers(dev)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range supers {
+		if int64(s.deviceBytes) > dev.Size() {
+			return nil, nil, fmt.Errorf("the device has shrunk from %d to %d bytes: %w", s.deviceBytes, dev.Size(), ErrTooSmall)
+		}
+		b := make([]byte, s.imageLen)
+		if err := readFull(dev, b, s.imageAt(s.image)); err != nil && len(b) > 0 {
+			return nil, nil, err
+		}
+		if crcOf(b) != s.imageCRC {
+			continue // torn with its superblock: the one before it counts
+		}
+		img, err := decodeImage(b)
+		if err != nil {
+			continue
+		}
+		d := &Disk{dev: dev, cfg: cfg, super: s, pages: newPageCache(cfg.CacheBytes), vols: img.vols, building: &group{}}
+		d.jrn = journal{dev: dev, base: s.journalOffset(), size: int64(s.journalBytes), uuid: s.UUID, incarnation: s.incarnation, tail: s.tail, head: s.tail}
+		return d, img, nil
+	}
+	return nil, nil, fmt.Errorf("no checkpoint is whole: %w", ErrSuperblock)
+}
+
+// replay reads the journal from the tail. Up to the image's lsn only records that the image calls alive count; beyond it every
+// entry is executed again. It reports whether the journal is damaged (S1).
+func (d *Disk) replay(img *imageState) (damaged bool, err error) {
+	p := d.jrn.tail
+	for {
+		entries, next, ok, err := d.jrn.read(p)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			break
+		}
+		start := p
+		if h, whole, err := d.jrn.readHeader(p.off); err != nil {
+			return false, err
+		} else if !whole || h.lsn != p.lsn {
+			start.off = 0
+		}
+		d.jrn.starts = append(d.jrn.starts, start)
+		for i := range entries {
+			if p.lsn <= img.lsn {
+				d.revive(img, &entries[i], p.lsn)
+			} else if err := d.redo(&entries[i], p.lsn); err != nil {
+				return false, err
+			}
+		}
+		p = next
+	}
+	d.jrn.head = p
+	if p.lsn <= img.lsn || len(img.alive) > 0 {
+		return true, nil // what the checkpoint counted on is not there
+	}
+	return d.jrn.laterThan(p.lsn)
+}
+
+// revive takes a record back that was alive at the checkpoint.
+func (d *Disk) revive(img *imageState, e *entry, lsn uint64) {
+	if e.rec == nil {
+		return
+	}
+	i := slices.IndexFunc(img.alive, func(a aliveRecord) bool {
+		return a.vol == e.vol && a.epoch == e.rec.Epoch && a.seq == e.rec.Seq && a.bid == e.rec.BID && a.lsn == lsn
+	})
+	if i < 0 {
+		return
+	}
+	r := &record{Record: e.rec, lsn: lsn}
+	for _, at := range img.alive[i].dead {
+		if int(at) < len(e.rec.Blocks) {
+			if r.dead == nil {
+				r.dead = make([]bool, len(e.rec.Blocks))
+			}
+			r.dead[at] = true
+		}
+	}
+	d.addVolume(e.vol).push(r)
+	img.alive = slices.Delete(img.alive, i, i+1)
+}
+
+// redo executes an entry of the journal again.
+func (d *Disk) redo(e *entry, lsn uint64) error {
+	if e.kind == entryShards {
+		return d.redoShards(e)
+	}
+	v := d.volume(e.vol)
+	if v == nil {
+		return nil // deleted later
+	}
+	switch e.kind {
+	case entryRecord:
+		if r := v.find(e.rec.Epoch, e.rec.Seq, e.rec.BID); r != nil {
+			r.lsn = lsn // copied forward
+			return nil
+		}
+		if e.rec.Seq > max(v.applied, v.base) || e.rec.Seq > v.endseq() {
+			v.push(&record{Record: e.rec, lsn: lsn})
+		}
+	case entryFence:
+		v.redoFence(e)
+	case entryStart:
+		v.redoStart(e)
+	case entryCommit:
+		v.raiseCommit(e.seq)
+	case entryFill:
+		v.kill(e.blocks, e.seq)
+		if e.last {
+			v.base = max(v.base, e.seq)
+			v.raiseCommit(e.seq)
+		}
+		return d.fillInPlace(v, e)
+	case entryWipe:
+		v.redoWipe()
+		return d.freshPages(v, v.shards)
+	case entryRemove:
+		d.redoRemove(v, e)
+	}
+	return nil
+}
+
+// restartJournal begins an empty journal: everything applied is checkpointed, what is not applied is copied.
+func (d *Disk) restartJournal() error {
+	d.jrn.head = position{off: 0, lsn: d.jrn.head.lsn + 1<<32, chain: crcOf(d.super.encode())}
+	d.jrn.tail, d.jrn.starts = d.jrn.head, nil
+	tail := d.jrn.head
+	if _, ok := d.oldest(); ok {
+		var err error
+		if tail, err = d.copyForward(); err != nil {
+			return err
+		}
+	}
+	if err := d.writePages(); err != nil {
+		return err
+	}
+	if err := d.dev.Sync(); err != nil {
+		return err
+	}
+	return d.writeImage(tail, d.jrn.head.lsn-1)
+}
+
+// aliveRecord is a record that an image counts on: it is in the journal, not applied.
+type aliveRecord struct {
+	vol   raid.VolumeID
+	epoch raid.Epoch
+	seq   raid.Seq
+	bid   uint64
+	lsn   uint64
+	dead  []uint32
+}
+
+// imageState is what a checkpoint keeps: the state of all volumes after the group lsn.
+type imageState struct {
+	lsn   uint64
+	vols  []*volume
+	alive []aliveRecord
+}
+
+func encodeImage(s *imageState) []byte {
+	if s == nil {
+		s = &imageState{}
+	}
+	var w buf
+	w.u32(formatVersion)
+	w.u64(s.lsn)
+	w.u32(uint32(len(s.vols)))
+	for _, v := range s.vols {
+		w.u64(uint64(v.id))
+		for _, x := range []uint64{uint64(v.fence), uint64(v.start), uint64(v.durable), uint64(v.applied), uint64(v.base)} {
+			w.u64(x)
+		}
+		w.flag(v.damaged)
+		w.b = append(w.b, v.bootStart[:]...)
+		w.shards(v.shards)
+		w.u32(uint32(len(v.log)))
+		for _, r := range v.log {
+			for _, x := range []uint64{uint64(r.Epoch), uint64(r.Seq), r.BID, r.lsn} {
+				w.u64(x)
+			}
+			var dead []uint32
+			for i, x := range r.dead {
+				if x {
+					dead = append(dead, uint32(i))
+				}
+			}
+			w.u32(uint32(len(dead)))
+			for _, x := range dead {
+				w.u32(x)
+			}
+		}
+	}
+	return w.b
+}
+
+var errImage = errors.New("malformed image")
+
+func decodeImage(b []byte) (*imageState, error) {
+	r := view{b: b}
+	if v := r.u32(); v != formatVersion || r.bad {
+		return nil, errImage
+	}
+	s := &imageState{lsn: r.u64()}
+	for range r.count(70) {
+		v := newVolume(raid.VolumeID(r.u64()))
+		v.fence, v.start, v.durable = raid.Epoch(r.u64()), raid.Epoch(r.u64()), raid.Seq(r.u64())
+		v.applied, v.base, v.damaged = raid.Seq(r.u64()), raid.Seq(r.u64()), r.flag()
+		v.commit, v.logged = v.durable, v.durable
+		copy(v.bootStart[:], r.take(16))
+		v.shards = r.shards()
+		for range r.count(36) {
+			a := aliveRecord{vol: v.id, epoch: raid.Epoch(r.u64()), seq: raid.Seq(r.u64()), bid: r.u64(), lsn: r.u64()}
+			for range r.count(4) {
+				a.dead = append(a.dead, r.u32())
+			}
+			s.alive = append(s.alive, a)
+		}
+		if n := len(s.vols); n > 0 && s.vols[n-1].id >= v.id {
+			return nil, errImage
+		}
+		s.vols = append(s.vols, v)
+	}
+	if r.bad || len(r.b) != 0 {
+		return nil, errImage
+	}
+	return s, nil
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"encoding/binary"
+
+	"clade/raid"
+)
+
+const pageMagic = 0x4750_4C43 // "CLPG"
+
+// pageID says which region of which shard a page is about.
+type pageID struct {
+	vol    raid.VolumeID
+	extent uint32
+	gen    uint64
+	region uint32
+}
+
+// page is the checksums of one region.
+type page struct {
+	id      pageID
+	slot    uint64
+	version uint64
+	rseq    raid.Seq
+	written [raid.BlocksPerRegion / 8]byte
+	crc     [raid.BlocksPerRegion]uint32
+
+	bad        bool // no valid page: everything in the region is damage (S6)
+	which      int  // slot copy that holds version
+	dirty      bool
+	prev, next *page
+}
+
+func (p *page) has(block uint32) bool { return p.written[block/8]&(1<<(block%8)) != 0 }
+
+func (p *page) set(block uint32, crc uint32) {
+	p.written[block/8] |= 1 << (block % 8)
+	p.crc[block] = crc
+}
+
+func (p *page) encode(b []byte) {
+	clear(b)
+	le := binary.LittleEndian
+	le.PutUint32(b, pageMagic)
+	le.PutUint64(b[8:], p.version)
+	le.PutUint64(b[16:], uint64(p.id.vol))
+	le.PutUint32(b[24:], p.id.extent)
+	le.PutUint64(b[28:], p.id.gen)
+	le.PutUint32(b[36:], p.id.region)
+	le.PutUint64(b[40:], uint64(p.rseq))
+	copy(b[48:], p.written[:])
+	for i, c := range p.crc {
+		le.PutUint32(b[80+4*i:], c)
+	}
+	le.PutUint32(b[4:], crcOf(b[8:pageBytes]))
+}
+
+// decodePage reads a page; ok is false unless it is whole and says that it is about id.
+func decodePage(b []byte, id pageID) (p page, ok bool) {
+	le := binary.LittleEndian
+	if len(b) < pageBytes || le.Uint32(b) != pageMagic || le.Uint32(b[4:]) != crcOf(b[8:pageBytes]) {
+		return p, false
+	}
+	p.id = pageID{raid.VolumeID(le.Uint64(b[16:])), le.Uint32(b[24:]), le.Uint64(b[28:]), le.Uint32(b[36:])}
+	p.version, p.rseq = le.Uint64(b[8:]), raid.Seq(le.Uint64(b[40:]))
+	copy(p.written[:], b[48:])
+	for i := range p.crc {
+		p.crc[i] = le.Uint32(b[80+4*i:])
+	}
+	return p, p.id == id
+}
+
+// readPage reads a region's page from the device: the newer of its two valid copies, or a bad one.
+func readPage(dev Device, s *super, slot uint64, id pageID) (*page, error) {
+	b := make([]byte, 2*pageBytes)
+	if err := readFull(dev, b, s.pageOffset(slot, 0)); err != nil {
+		return nil, err
+	}
+	out := &page{id: id, slot: slot, bad: true}
+	for which := range 2 {
+		if p, ok := decodePage(b[which*pageBytes:(which+1)*pageBytes], id); ok && (out.bad || p.version > out.version) {
+			p.slot, p.which = slot, which
+			*out = p
+		}
+	}
+	return out, nil
+}
+
+// pageCache holds pages: the dirty ones until a checkpoint, of the others the most recently used.
+type pageCache struct {
+	pages map[uint64]*page // by slot
+	limit int
+	head  page
+	dirty []*page // in order of becoming dirty
+}
+
+func newPageCache(bytes int) *pageCache {
+	c := &pageCache{pages: map[uint64]*page{}, limit: max(bytes/1400, 64)}
+	c.head.prev, c.head.next = &c.head, &c.head
+	return c
+}
+
+func (c *pageCache) get(slot uint64) *page {
+	p := c.pages[slot]
+	if p != nil {
+		p.prev.next, p.next.prev = p.next, p.prev
+		c.front(p)
+	}
+	return p
+}
+
+func (c *pageCache) front(p *page) {
+	p.prev, p.next = &c.head, c.head.next
+	p.prev.next, p.next.prev = p, p
+}
+
+func (c *pageCache) put(p *page) {
+	if old := c.pages[p.slot]; old != nil {
+		old.prev.next, old.next.prev = old.next, old.prev
+	}
+	c.pages[p.slot] = p
+	c.front(p)
+	for q := c.head.prev; q != &c.head && len(c.pages) > c.limit; {
+		prev := q.prev
+		if !q.dirty && q != p {
+			q.prev.next, q.next.prev = q.next, q.prev
+			delete(c.pages, q.slot)
+		}
+		q = prev
+	}
+}
+
+func (c *pageCache) touch(p *page) {
+	if !p.dirty {
+		p.dirty = true
+		c.dirty = append(c.dirty, p)
+	}
+}
+
+// forget drops the pages of slots that no shard has any more.
+func (c *pageCache) forget(slot uint64) {
+	p := c.pages[slot]
+	if p == nil {
+		return
+	}
+	p.prev.next, p.next.prev = p.next, p.prev
+	delete(c.pages, slot)
+	if p.dirty {
+		for i, q := range c.dirty {
+			if q == p {
+				c.dirty = append(c.dirty[:i:i], c.dirty[i+1:]...)
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package store
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"clade/raid"
+)
+
+// doShards brings a volume's shards in line with what its node has applied (A.3 Shards). They are made only while the volume
+// has never been active on this disk (since 0): a live shard that is missing later is damage, never zeros (B: C27). A volume
+// without shards is gone.
+func (d *Disk) doShards(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskReply {
+	v := d.volume(r.Vol)
+	if len(r.Shards) == 0 {
+		if v != nil {
+			e := entry{kind: entryRemove, vol: r.Vol}
+			d.redoRemove(v, &e)
+			d.log(e)
+		}
+		d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepShards)} })
+		return out
+	}
+	var missing []raid.ShardRef
+	for _, s := range r.Shards {
+		if v == nil || v.shard(s.Extent, s.Gen) == nil {
+			missing = append(missing, s)
+		}
+	}
+	var err error
+	switch {
+	case len(missing) == 0:
+	case r.Since == 0:
+		err = d.makeShards(r.Vol, missing)
+	case v == nil || !v.damaged:
+		v = d.addVolume(r.Vol) // so that Fence finds it, and says that it lacks shards
+		e := entry{kind: entryFence, vol: r.Vol, damaged: true}
+		v.redoFence(&e)
+		d.log(entry{kind: entryShards, vol: r.Vol})
+		d.log(e)
+	}
+	if err != nil {
+		if d.failed != nil {
+			return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+		}
+		return d.refuse(out, r, "%v", err)
+	}
+	if v = d.volume(r.Vol); v != nil {
+		d.removeUnnamed(v, r.Shards)
+	}
+	d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepShards)} })
+	return out
+}
+
+// removeUnnamed deletes shards that applied state no longer names; records of them keep their identity.
+func (d *Disk) removeUnnamed(v *volume, named []raid.ShardRef) {
+	e := entry{kind: entryRemove, vol: v.id}
+	for _, s := range v.shards {
+		if !slices.ContainsFunc(named, func(n raid.ShardRef) bool { return n.Extent == s.Extent && n.Gen == s.Gen }) {
+			e.shards = append(e.shards, s)
+		}
+	}
+	if len(e.shards) > 0 {
+		d.redoRemove(v, &e)
+		d.log(e)
+	}
+}
+
+// makeShards finds room for shards and makes their pages; both are durable with the next group.
+func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
+	e := entry{kind: entryShards, vol: id}
+	free := d.freeRuns()
+	for _, ref := range refs {
+		i := slices.IndexFunc(free, func(f run) bool { return f.n >= uint64(ref.Regions) })
+		if i < 0 {
+			return fmt.Errorf("disk %d has no room for %d MiB of volume %d extent %d", d.super.Disk, ref.Regions, id, ref.Extent)
+		}
+		e.shards = append(e.shards, shard{ref, free[i].at})
+		free[i].at += uint64(ref.Regions)
+		free[i].n -= uint64(ref.Regions)
+	}
+	if err := d.redoShards(&e); err != nil {
+		return d.fail(err)
+	}
+	d.log(e)
+	return nil
+}
+
+// redoShards is the effect of entryShards.
+func (d *Disk) redoShards(e *entry) error {
+	v := d.addVolume(e.vol)
+	for _, s := range e.shards {
+		if s.slot+uint64(s.Regions) > d.super.regions {
+			return fmt.Errorf("volume %d: shard of extent %d lies beyond the disk", v.id, s.Extent)
+		}
+		if v.shard(s.Extent, s.Gen) == nil {
+			v.shards = append(v.shards, s)
+		}
+	}
+	slices.SortFunc(v.shards, func(a, b shard) int { return cmp.Or(cmp.Compare(a.Extent, b.Extent), cmp.Compare(a.Gen, b.Gen)) })
+	return d.freshPages(v, e.shards)
+}
+
+// redoRemove is the effect of entryRemove.
+func (d *Disk) redoRemove(v *volume, e *entry) {
+	if len(e.shards) == 0 {
+		for _, s := range v.shards {
+			d.forgetPages(s)
+		}
+		d.removeVolume(v.id)
+		return
+	}
+	for _, s := range e.shards {
+		d.forgetPages(s)
+		v.shards = slices.DeleteFunc(v.shards, func(x shard) bool { return x.Extent == s.Extent && x.Gen == s.Gen })
+	}
+	for _, r := range v.log { // what they hold of it is written nowhere any more
+		for i := range r.Blocks {
+			if v.shard(r.Blocks[i].Extent, r.Blocks[i].Gen) == nil {
+				if r.dead == nil {
+					r.dead = make([]bool, len(r.Blocks))
+				}
+				r.dead[i] = true
+			}
+		}
+	}
+}
+
+func (d *Disk) forgetPages(s shard) {
+	for i := range uint64(s.Regions) {
+		d.pages.forget(s.slot + i)
+	}
+}
+
+// run is a stretch of free slots.
+type run struct{ at, n uint64 }
+
+// freeRuns returns the free slots, lowest first.
+func (d *Disk) freeRuns() []run {
+	var taken []shard
+	for _, v := range d.vols {
+		taken = append(taken, v.shards...)
+	}
+	slices.SortFunc(taken, func(a, b shard) int { return cmp.Compare(a.slot, b.slot) })
+	var out []run
+	at := uint64(0)
+	for _, s := range taken {
+		if s.slot > at {
+			out = append(out, run{at, s.slot - at})
+		}
+		at = max(at, s.slot+uint64(s.Regions))
+	}
+	if at < d.super.regions {
+		out = append(out, run{at, d.super.regions - at})
+	}
+	return out
+}

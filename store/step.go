@@ -1,0 +1,354 @@
+package store
+
+import (
+	"fmt"
+
+	"clade/raid"
+)
+
+// Step takes requests in the order in which their owners sent them and returns the answers that need no sync; the others come
+// out of EndSync. nowNs is for pacing only. The disk keeps what the requests point to, which is immutable.
+func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
+	d.lastNs = nowNs
+	var out []raid.DiskReply
+	for _, r := range reqs {
+		if d.failed == nil && d.building.bytes() > d.jrn.size/8 { // no group may grow so large that it does not fit
+			if err := d.flush(); err == nil {
+				err = d.maintain()
+				if err != nil {
+					_ = d.fail(err)
+				}
+			} else {
+				_ = d.fail(err)
+			}
+		}
+		if d.failed != nil {
+			out = append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+			continue
+		}
+		out = d.request(out, r)
+	}
+	out = append(out, d.ready...)
+	d.ready = nil
+	return out
+}
+
+func (d *Disk) reply(r *raid.DiskRequest, kind raid.ReplyKind) raid.DiskReply {
+	return raid.DiskReply{Kind: kind, Vol: r.Vol, Disk: d.super.Disk, Epoch: r.Epoch, Stream: r.Stream, ID: r.ID, To: r.From}
+}
+
+func (d *Disk) nack(r *raid.DiskRequest, why raid.NackReason, text string) raid.DiskReply {
+	rep := d.reply(r, raid.RepNack)
+	rep.Nack, rep.Err = why, text
+	return rep
+}
+
+func (d *Disk) refuse(out []raid.DiskReply, r *raid.DiskRequest, f string, a ...any) []raid.DiskReply {
+	return append(out, d.nack(r, raid.NackRefused, fmt.Sprintf(f, a...)))
+}
+
+// request executes one request by the table of A.3. What is not acceptable and not worth a Nack is silence.
+func (d *Disk) request(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskReply {
+	if r.Kind == raid.ReqShards {
+		return d.doShards(out, r)
+	}
+	v := d.volume(r.Vol)
+	if v == nil {
+		return out // unknown here: its node has not applied its Create yet, or has applied its Delete
+	}
+	if r.Epoch < v.fence && !mutated("NO_FENCE") {
+		rep := d.nack(r, raid.NackFence, "")
+		rep.Fence = v.fence
+		return append(out, rep)
+	}
+	switch r.Kind {
+	case raid.ReqFence:
+		return d.doFence(out, v, r)
+	case raid.ReqStart:
+		return d.doStart(out, v, r)
+	case raid.ReqVerify:
+		if r.Epoch == v.fence {
+			out = append(out, d.reply(r, raid.RepVerified))
+		}
+		return out
+	}
+	if r.Epoch != v.start || r.Epoch != v.fence && !mutated("NO_FENCE") || r.Stream != v.stream && !mutated("C22") {
+		return out // of a former stream: a later one has begun (B: C22)
+	}
+	switch r.Kind {
+	case raid.ReqPrepare:
+		return d.doPrepare(out, v, r)
+	case raid.ReqCommit:
+		v.learn(r.Commit, r.Touch)
+		d.logCommit(v)
+	case raid.ReqFill:
+		return d.doFill(out, v, r)
+	case raid.ReqRegions:
+		return d.doRegions(out, v, r)
+	case raid.ReqWipe:
+		return d.doWipe(out, v, r)
+	case raid.ReqRead:
+		return d.doRead(out, v, r)
+	}
+	return out
+}
+
+// doFence persists the promise to refuse older epochs, and judges the disk itself, in one write (B: C26).
+func (d *Disk) doFence(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	if r.Epoch > v.fence {
+		liar := v.fence < r.Since && !mutated("C26")
+		for _, s := range r.Shards {
+			if v.shard(s.Extent, s.Gen) == nil && !mutated("C27") {
+				liar = true // never silently zeros (B: C27)
+			}
+		}
+		e := entry{kind: entryFence, vol: v.id, epoch: r.Epoch, damaged: liar}
+		v.redoFence(&e)
+		v.stream, v.acked, v.told = 0, 0, 0
+		if mutated("FENCE_VOLATILE") {
+			e.epoch = v.start
+		}
+		d.log(e)
+	}
+	d.hold(&out, func(d *Disk) []raid.DiskReply {
+		rep := d.reply(r, raid.RepReport)
+		rep.Report = v.report(d.cfg.BootID)
+		return []raid.DiskReply{rep}
+	})
+	return out
+}
+
+// doStart begins an active epoch, or a new stream in it.
+func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	damaged := v.damaged && !r.Forced
+	switch {
+	case r.Epoch > v.start:
+		for _, rec := range v.log {
+			if _, unknown := v.beyond(rec, r.Hist); unknown {
+				damaged = true
+			}
+		}
+		e := entry{kind: entryStart, vol: v.id, epoch: r.Epoch, seq: r.End, damaged: damaged, forced: r.Forced, boot: d.cfg.BootID, hist: r.Hist}
+		v.redoStart(&e)
+		d.log(e)
+	case r.Epoch == v.start && r.Stream > v.stream:
+		if v.endseq() < r.Acked && !damaged { // what it has acknowledged is gone (B: C26)
+			e := entry{kind: entryFence, vol: v.id, epoch: r.Epoch, damaged: true}
+			v.redoFence(&e)
+			d.log(e)
+		}
+	default:
+		return out
+	}
+	v.stream, v.owner, v.acked, v.told = r.Stream, r.From, 0, 0
+	d.hold(&out, func(d *Disk) []raid.DiskReply {
+		if v.stream != r.Stream {
+			return nil
+		}
+		rep := d.reply(r, raid.RepStarted)
+		rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = v.durableEnd(), v.damaged, v.durable, d.quota()
+		v.acked, v.told = rep.EndSeq, rep.Commit
+		return []raid.DiskReply{rep}
+	})
+	return out
+}
+
+// quota is how many bytes of records above the durable commit point a volume may have here: a quarter of the journal for all of them,
+// so that commits, fences and checkpoints always find room (B: L4, L12).
+func (d *Disk) quota() uint64 {
+	return max(uint64(d.jrn.size)/4/uint64(max(len(d.vols), 4)), 256<<10)
+}
+
+// doPrepare appends a record whose place in the chain is right.
+func (d *Disk) doPrepare(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	rec := r.Rec
+	if rec == nil || rec.Epoch != r.Epoch || rec.Seq == 0 {
+		return d.refuse(out, r, "volume %d: prepare of another epoch", v.id)
+	}
+	known := v.find(rec.Epoch, rec.Seq, rec.BID) != nil || rec.Seq <= max(v.applied, v.base)
+	switch {
+	case rec.Prev == v.endseq() && rec.Seq > v.endseq():
+		if bad := d.misfit(v, rec.Blocks); bad != "" {
+			return d.refuse(out, r, "volume %d seq %d: %s", v.id, rec.Seq, bad)
+		}
+		v.push(&record{Record: rec})
+		d.log(entry{kind: entryRecord, vol: v.id, rec: rec})
+		d.stats.Records++
+	case known:
+		d.hold(&out, func(d *Disk) []raid.DiskReply { // the answer may have been lost: once more
+			rep := d.reply(r, raid.RepAck)
+			rep.Seq, rep.Commit = v.durableEnd(), v.durable
+			return []raid.DiskReply{rep}
+		})
+	default:
+		rep := d.nack(r, raid.NackGap, "")
+		rep.EndSeq = v.endseq()
+		return append(out, rep)
+	}
+	v.learn(r.Commit, r.Touch)
+	d.logCommit(v)
+	return out
+}
+
+// misfit says what is wrong with a record's or Fill's blocks, or "".
+func (d *Disk) misfit(v *volume, blocks []raid.Block) string {
+	for i := range blocks {
+		b := &blocks[i]
+		if _, _, ok := v.slotOf(idOf(b)); !ok || len(b.Data) != raid.BlockBytes {
+			return fmt.Sprintf("extent %d generation %d block %d of %d bytes does not fit", b.Extent, b.Gen, b.No, len(b.Data))
+		}
+	}
+	if int64(len(blocks))*pageBytes > d.jrn.size/4 {
+		return fmt.Sprintf("%d blocks are too many for a journal of %d bytes", len(blocks), d.jrn.size)
+	}
+	return ""
+}
+
+// learn takes the owner's commit point if the disk holds all that it covers (A.3 Commit).
+func (v *volume) learn(c, touch raid.Seq) {
+	if v.endseq() >= touch {
+		v.commit = max(v.commit, c)
+	}
+}
+
+// logCommit makes the commit point durable with the next group.
+func (d *Disk) logCommit(v *volume) {
+	if v.commit > v.logged {
+		v.logged = v.commit
+		d.log(entry{kind: entryCommit, vol: v.id, seq: v.commit})
+	}
+}
+
+// doFill takes blocks as of s (A.3 Fill). They go through the journal as after-images, and in place when that is durable.
+func (d *Disk) doFill(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	if bad := d.misfit(v, r.Blocks); bad != "" {
+		return d.refuse(out, r, "volume %d fill: %s", v.id, bad)
+	}
+	if len(r.Blocks) > 0 {
+		if why, err := d.fillGuard(v, r); err != nil {
+			_ = d.fail(err)
+			return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+		} else if why != "" {
+			return d.refuse(out, r, "volume %d fill as of %d: %s", v.id, r.S, why)
+		}
+	}
+	e := entry{kind: entryFill, vol: v.id, seq: r.S, r: r.R, extent: r.Extent, gen: r.Gen, region: r.Region, last: r.Last, blocks: r.Blocks}
+	v.kill(e.blocks, e.seq)
+	for i := range e.blocks { // until it is in place, reads find it here
+		d.fillOverlay(v, &e, i)
+	}
+	if e.last {
+		v.base = max(v.base, e.seq)
+		if !mutated("FILL_NO_BASE") {
+			v.raiseCommit(e.seq)
+		}
+	}
+	d.log(e)
+	d.hold(&out, func(d *Disk) []raid.DiskReply {
+		if err := d.fillInPlace(v, &e); err != nil {
+			_ = d.fail(err)
+			return []raid.DiskReply{d.nack(r, raid.NackGone, d.failed.Error())}
+		}
+		rep := d.reply(r, raid.RepFilled)
+		rep.Seq = r.S
+		return []raid.DiskReply{rep}
+	})
+	return out
+}
+
+// fillGuard refuses a Fill that comes after newer changes of its region (B: C13).
+func (d *Disk) fillGuard(v *volume, r *raid.DiskRequest) (string, error) {
+	slot := uint64(0)
+	for i := range r.Blocks {
+		b := &r.Blocks[i]
+		if b.Extent != r.Extent || b.Gen != r.Gen || b.No/raid.BlocksPerRegion != r.Region {
+			return "blocks of more than one region", nil
+		}
+		slot, _, _ = v.slotOf(idOf(b))
+	}
+	for i := len(v.log) - 1; i >= 0 && v.log[i].Seq > r.S; i-- {
+		for k := range v.log[i].Blocks {
+			if b := &v.log[i].Blocks[k]; b.Extent == r.Extent && b.Gen == r.Gen && b.No/raid.BlocksPerRegion == r.Region {
+				return fmt.Sprintf("the region has record %d", v.log[i].Seq), nil
+			}
+		}
+	}
+	p, err := d.page(v, slot, pageID{v.id, r.Extent, r.Gen, r.Region})
+	if err != nil {
+		return "", err
+	}
+	if !p.bad && p.rseq > r.S {
+		return fmt.Sprintf("the region has changed at %d", p.rseq), nil
+	}
+	return "", nil
+}
+
+// doRegions answers when each region of a shard changed last. A region whose page is damaged may have changed at any time.
+func (d *Disk) doRegions(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	s := v.shard(r.Extent, r.Gen)
+	if s == nil || v.endseq() < r.Touch {
+		return d.refuse(out, r, "volume %d: no such shard, or behind", v.id)
+	}
+	rep := d.reply(r, raid.RepRegions)
+	rep.Extent, rep.Regions = r.Extent, make([]raid.Seq, s.Regions)
+	for i := range rep.Regions {
+		p, err := d.page(v, s.slot+uint64(i), pageID{v.id, s.Extent, s.Gen, uint32(i)})
+		if err != nil {
+			_ = d.fail(err)
+			return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+		}
+		rep.Regions[i] = p.rseq
+		if p.bad {
+			rep.Regions[i] = 1 << 62
+		}
+	}
+	for _, rec := range v.log {
+		for k := range rec.Blocks {
+			if b := &rec.Blocks[k]; rec.Seq <= r.S && b.Extent == r.Extent && b.Gen == r.Gen {
+				i := b.No / raid.BlocksPerRegion
+				rep.Regions[i] = max(rep.Regions[i], rec.Seq)
+			}
+		}
+	}
+	return append(out, rep)
+}
+
+// doRead returns blocks as of s; a block that cannot be trusted is nil.
+func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	s := v.shard(r.Extent, r.Gen)
+	if s == nil || v.endseq() < r.Touch || r.Count == 0 || r.Count > raid.BlocksPerRegion ||
+		uint64(r.First)+uint64(r.Count) > uint64(s.Regions)*raid.BlocksPerRegion || (r.First+r.Count-1)/raid.BlocksPerRegion != r.First/raid.BlocksPerRegion {
+		return d.refuse(out, r, "volume %d: read of extent %d blocks %d+%d", v.id, r.Extent, r.First, r.Count)
+	}
+	region := r.First / raid.BlocksPerRegion
+	slot := s.slot + uint64(region)
+	p, err := d.page(v, slot, pageID{v.id, s.Extent, s.Gen, region})
+	if err == nil {
+		rep := d.reply(r, raid.RepRead)
+		rep.Extent, rep.First, rep.R = r.Extent, r.First, p.rseq
+		rep.Blocks = make([][]byte, r.Count)
+		limit := r.S
+		if mutated("READ_UNCOMMITTED") {
+			limit = 1 << 62
+		}
+		err = d.blocks(v, p, r.First, rep.Blocks, limit)
+		if err == nil {
+			return append(out, rep)
+		}
+	}
+	_ = d.fail(err)
+	return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+}
+
+// doWipe makes all shards of the volume anew.
+func (d *Disk) doWipe(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
+	e := entry{kind: entryWipe, vol: v.id}
+	v.redoWipe()
+	if err := d.freshPages(v, v.shards); err != nil {
+		_ = d.fail(err)
+		return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+	}
+	d.log(e)
+	d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepWiped)} })
+	return out
+}

@@ -1,0 +1,231 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+
+	"clade/raid"
+)
+
+// blockID names a block of a volume on this disk.
+type blockID struct {
+	extent uint32
+	gen    uint64
+	no     uint32
+}
+
+func idOf(b *raid.Block) blockID { return blockID{b.Extent, b.Gen, b.No} }
+
+// record is a record in the journal that has not been applied.
+type record struct {
+	*raid.Record
+	lsn     uint64
+	durable bool
+	dead    []bool // by block: a Fill as of a later seq carries it (B: C21); nil: none
+}
+
+// image is a block's version in a record.
+type image struct {
+	rec *record
+	at  int // index in rec.Blocks
+}
+
+func (im image) alive() bool  { return im.rec.dead == nil || !im.rec.dead[im.at] }
+func (im image) data() []byte { return im.rec.Blocks[im.at].Data }
+
+// volume is the state of (disk, volume) of A.3. What the journal holds is replayed through the same methods (redo).
+type volume struct {
+	id        raid.VolumeID
+	fence     raid.Epoch
+	start     raid.Epoch
+	damaged   bool
+	bootStart raid.BootID
+	commit    raid.Seq // as the owner says
+	logged    raid.Seq // in a group, maybe not durable yet
+	durable   raid.Seq // durable: the most that may be applied
+	applied   raid.Seq
+	base      raid.Seq
+	shards    []shard // sorted by extent, generation
+
+	log     []*record // not applied, ascending seq
+	overlay map[blockID][]image
+
+	stream raid.Stream // σ
+	owner  raid.NodeID // who sent Start: unsolicited acknowledgements go there
+	acked  raid.Seq    // told the owner to be durable
+	told   raid.Seq    // durable commit point that the owner was told
+}
+
+func newVolume(id raid.VolumeID) *volume {
+	return &volume{id: id, overlay: map[blockID][]image{}}
+}
+
+// endseq is the newest seq that the disk holds (A.3).
+func (v *volume) endseq() raid.Seq {
+	e := max(v.applied, v.base)
+	if n := len(v.log); n > 0 {
+		e = max(e, v.log[n-1].Seq)
+	}
+	return e
+}
+
+// shard returns the shard, or nil.
+func (v *volume) shard(extent uint32, gen uint64) *shard {
+	for i := range v.shards {
+		if s := &v.shards[i]; s.Extent == extent && s.Gen == gen {
+			return s
+		}
+	}
+	return nil
+}
+
+// slotOf returns the slot and block within it of a block, if the shard has it.
+func (v *volume) slotOf(b blockID) (slot uint64, block uint32, ok bool) {
+	s := v.shard(b.extent, b.gen)
+	if s == nil || b.no >= s.Regions*raid.BlocksPerRegion {
+		return 0, 0, false
+	}
+	return s.slot + uint64(b.no/raid.BlocksPerRegion), b.no % raid.BlocksPerRegion, true
+}
+
+// push appends a record; the chain has been checked.
+func (v *volume) push(r *record) {
+	v.log = append(v.log, r)
+	if n := len(v.log); n > 1 && v.log[n-2].Seq > r.Seq {
+		slices.SortStableFunc(v.log, func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
+	}
+	for i := range r.Blocks {
+		id := idOf(&r.Blocks[i])
+		v.overlay[id] = append(v.overlay[id], image{r, i})
+	}
+}
+
+// drop takes a record out of log and overlay: it is applied, or a Start declared it void.
+func (v *volume) drop(r *record) {
+	for i := range r.Blocks {
+		id := idOf(&r.Blocks[i])
+		list := slices.DeleteFunc(v.overlay[id], func(im image) bool { return im.rec == r })
+		if len(list) == 0 {
+			delete(v.overlay, id)
+		} else {
+			v.overlay[id] = list
+		}
+	}
+}
+
+// newest returns a block's newest living image at or below s, or nil.
+func (v *volume) newest(id blockID, s raid.Seq) []byte {
+	var best image
+	for _, im := range v.overlay[id] {
+		if im.rec.Seq <= s && im.alive() && (best.rec == nil || im.rec.Seq > best.rec.Seq) {
+			best = im
+		}
+	}
+	if best.rec == nil {
+		return nil
+	}
+	return best.data()
+}
+
+// find returns the record with this identity, or nil.
+func (v *volume) find(e raid.Epoch, n raid.Seq, bid uint64) *record {
+	i, _ := slices.BinarySearchFunc(v.log, n, func(r *record, n raid.Seq) int { return cmp.Compare(r.Seq, n) })
+	for ; i < len(v.log) && v.log[i].Seq == n; i++ {
+		if r := v.log[i]; r.Epoch == e && r.BID == bid {
+			return r
+		}
+	}
+	return nil
+}
+
+// redoFence is the effect of a Fence.
+func (v *volume) redoFence(e *entry) {
+	v.fence = max(v.fence, e.epoch)
+	v.damaged = v.damaged || e.damaged
+}
+
+// beyond reports whether a Start with this history declares a record void, and whether the history is silent about it.
+func (v *volume) beyond(r *record, hist []raid.HistRange) (void, unknown bool) {
+	if mutated("NO_TRUNC") || r.Epoch < v.start {
+		return false, false
+	}
+	end, closed := raid.EndOf(hist, r.Epoch)
+	if mutated("TRUNC_BY_SEQ") && len(hist) > 0 {
+		end, closed = hist[len(hist)-1].End, true
+	}
+	return closed && r.Seq > end, !closed
+}
+
+// redoStart is the effect of a Start with a larger epoch: what later epochs declared void goes, durably (B: C10).
+func (v *volume) redoStart(e *entry) {
+	if e.epoch > v.start {
+		keep := v.log[:0]
+		for _, r := range v.log {
+			if void, _ := v.beyond(r, e.hist); void {
+				v.drop(r)
+				continue
+			}
+			keep = append(keep, r)
+		}
+		clear(v.log[len(keep):])
+		v.log = keep
+		v.start, v.fence, v.bootStart = e.epoch, max(v.fence, e.epoch), e.boot
+		v.raiseCommit(e.seq)
+	}
+	v.damaged = e.damaged
+}
+
+// raiseCommit notes a commit point that is in the journal.
+func (v *volume) raiseCommit(c raid.Seq) {
+	v.commit, v.logged = max(v.commit, c), max(v.logged, c)
+}
+
+// kill marks the images at or below s of exactly these blocks as dead: the Fill carries what counts. The records stay in log,
+// endseq and report until they are applied (B: C21).
+func (v *volume) kill(blocks []raid.Block, s raid.Seq) {
+	for i := range blocks {
+		for _, im := range v.overlay[idOf(&blocks[i])] {
+			if im.rec.Seq <= s {
+				if im.rec.dead == nil {
+					im.rec.dead = make([]bool, len(im.rec.Blocks))
+				}
+				im.rec.dead[im.at] = true
+			}
+		}
+	}
+	if !mutated("REPAIR_DROPS") || len(blocks) == 0 {
+		return
+	}
+	keep := v.log[:0]
+	for _, r := range v.log {
+		if r.Seq <= s {
+			v.drop(r)
+			continue
+		}
+		keep = append(keep, r)
+	}
+	clear(v.log[len(keep):])
+	v.log = keep
+}
+
+// redoWipe empties the volume on this disk; the caller makes its pages anew.
+func (v *volume) redoWipe() {
+	for _, r := range v.log {
+		v.drop(r)
+	}
+	v.log = nil
+	v.commit, v.logged, v.durable, v.applied, v.base, v.damaged = 0, 0, 0, 0, 0, false
+	v.acked, v.told = 0, 0
+}
+
+// report is what a fenced disk says.
+func (v *volume) report(now raid.BootID) *raid.Report {
+	out := &raid.Report{Start: v.start, Commit: v.durable, Applied: v.applied, EndSeq: v.endseq(), Base: v.base, Damaged: v.damaged,
+		BootStart: v.bootStart, BootNow: now}
+	for _, r := range v.log {
+		if r.Seq > v.applied {
+			out.Records = append(out.Records, raid.RecordID{Epoch: r.Epoch, Seq: r.Seq, BID: r.BID, Parts: r.Parts, Reqs: r.Reqs})
+		}
+	}
+	return out
+}
