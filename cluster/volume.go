@@ -16,9 +16,10 @@ type volume struct {
 	target aoe.Target
 	macs   []aoe.MAC // by path
 
-	owner    *raid.Owner // nil: not ours
-	cfgEpoch raid.Epoch
-	freeNs   int64 // when this node applied the end of the former owner's term or epoch; 0: the volume has a living owner
+	owner     *raid.Owner // nil: not ours
+	cfgEpoch  raid.Epoch
+	freeNs    int64 // when this node applied the end of freeEpoch's owner; 0: the volume has a living owner
+	freeEpoch raid.Epoch
 
 	joined       bool
 	announced    int // announcements made since the volume is served
@@ -88,8 +89,8 @@ func (n *Node) checkOwners() {
 			if d.Owner != n.opt.ID && v.owner == nil {
 				v.freeNs = 0
 			}
-		} else if v.freeNs == 0 {
-			v.freeNs = max(n.now, 1)
+		} else if v.freeNs == 0 || v.freeEpoch != d.Epoch {
+			v.freeNs, v.freeEpoch = max(n.now, 1), d.Epoch
 		}
 		mine := d.Owner == n.opt.ID && n.inc.term != 0 && d.OwnerTerm == n.inc.term && d.Released < d.Epoch && n.inc.holder != nil
 		switch {
@@ -109,8 +110,8 @@ func (n *Node) takeOver(v *volume) {
 	cfg := n.opt.Owner
 	cfg.Node, cfg.Local, cfg.CacheBytes = n.opt.ID, n.disks.open, n.opt.CacheBytes
 	cfg.Seed = n.opt.Seed ^ uint64(n.newID())*0x9E3779B97F4A7C15
-	if v.freeNs == 0 {
-		v.freeNs = max(n.now, 1) // it was released and taken in one step
+	if v.freeNs == 0 || v.freeEpoch+1 != d.Epoch {
+		v.freeNs = max(n.now, 1) // we learn of the former owner's end only now, together with our takeover
 	}
 	v.owner, v.cfgEpoch = raid.NewOwner(cfg, d, n.now), d.Epoch
 	v.early, v.announced, v.nextAnnounce, v.activeNs = nil, 0, 0, 0

@@ -133,7 +133,7 @@ func (o *Owner) sendFill(c *copyJob) {
 	gen := o.genOn(c.x.id, c.key.ext)
 	req := &DiskRequest{Kind: ReqFill, ID: o.newID(), S: c.s, R: c.s, Extent: c.key.ext, Gen: gen, Region: c.key.region}
 	if c.join != nil {
-		req.R = max(c.join.changed[c.key], c.join.touched[c.key])
+		req.R = min(max(c.join.changed[c.key], c.join.touched[c.key]), c.s) // a damaged page answers the largest seq
 	}
 	shards := make([][]byte, o.v.Layout.Width())
 	for _, no := range c.blocks() {
