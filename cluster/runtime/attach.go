@@ -132,6 +132,9 @@ func (r *Runtime) openDevice(path string) (store.Device, error) {
 	if r.opt.WrapDevice != nil {
 		dev = r.opt.WrapDevice(path, dev)
 	}
+	if r.opt.FaultSocket {
+		dev = r.fault(path, dev)
+	}
 	if r.opt.VolatileCache {
 		dev = store.VolatileCache(dev)
 	}
@@ -236,7 +239,7 @@ func (m *diskManager) admit(s *membership.State, x *diskSlot) {
 	want.Disk, want.AttachGen = row.ID, row.AttachGen
 	changed := want != x.ident
 	x.ident = want
-	cfg := store.Config{Node: m.r.id.Node, BootID: m.bootID, CacheBytes: int(m.r.cfg.Cache.Disk)}
+	cfg := store.Config{Node: m.r.id.Node, BootID: m.bootID, CacheBytes: int(m.r.cfg.Cache.Disk), AttachGen: row.AttachGen}
 	m.wg.Go(func() {
 		out := slotOpened{slot: x}
 		if changed { // it was added or attached, and could not be told yet

@@ -158,6 +158,7 @@ func (w *diskWorker) work() error {
 		if now := bootNs(); ok && more && (len(reqs) == 0 || now-lastBackground > int64(backgroundEvery)) {
 			more, _ = w.disk.Background(now) // an error that matters is final: Failed says so
 			lastBackground = now
+			w.reply(w.disk.Step(now, nil)) // what background work has released
 		}
 		if err := w.disk.Failed(); err != nil || !ok {
 			if syncing {

@@ -92,27 +92,13 @@ func contents(dev store.Device, cluster membership.UUID) (string, error) {
 
 // MakeDiskFile makes a file of a size to serve as a disk; one that exists is left alone.
 func MakeDiskFile(path string, sizeBytes uint64) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
+	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("make disk file: %w", err)
+	if sizeBytes > 1<<62 {
+		return refusal("", "a disk of %d bytes is too large", sizeBytes)
 	}
-	err = f.Truncate(int64(sizeBytes))
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("make disk file %s of %d bytes: %w", path, sizeBytes, err)
-	}
-	return nil
+	return store.CreateFile(path, int64(sizeBytes))
 }
 
 // AddDisk formats a disk, attaches it to this node, and begins to use it.

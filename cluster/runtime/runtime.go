@@ -70,6 +70,9 @@ type Runtime struct {
 	seen   uint64 // applied index that the members were last looked up at
 	leader raid.NodeID
 
+	faultMu sync.Mutex
+	faults  map[string]*store.FaultDevice // by path
+
 	members atomic.Pointer[[]Peer]
 	stop    atomic.Bool
 	failed  atomic.Pointer[error]
