@@ -110,7 +110,7 @@ func (n *labNode) run(listener net.Listener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := Options{Dir: n.dir, Config: cfg, Listener: listener, Ports: []link.Port{n.port}, Log: slog.New(slog.DiscardHandler)}
+	opt := Options{Dir: n.dir, Config: cfg, Listener: listener, Ports: []link.Port{n.port}, Log: slog.New(slog.DiscardHandler), FaultSocket: true}
 	if os.Getenv("CLADE_TEST_LOG") != "" {
 		opt.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
