@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// All command lines of the program under test are made here.
+
+// nodeDir and diskPath say where a node keeps what.
+func (l *Lab) nodeDir(name string) string { return l.path(name, "data") }
+
+func (l *Lab) diskPath(node string, disk int) string {
+	return l.path(node, fmt.Sprintf("disk%d", disk+1))
+}
+
+func (l *Lab) adminSocket(name string) string { return l.path(name, "data", "admin.sock") }
+
+// memberFlags are what init and join have in common.
+func (l *Lab) memberFlags(i int) []string {
+	n := &l.Nodes[i]
+	args := []string{"--dir", l.nodeDir(n.Name), "--node", n.Name, "--cluster-addr", clusterAddr(i)}
+	for p := range l.Spec.SANPaths {
+		args = append(args, "--san", sanNIC(p))
+	}
+	if n.Witness {
+		return append(args, "--witness")
+	}
+	for d := range l.Spec.Disks {
+		args = append(args, "--disk", l.diskPath(n.Name, d))
+	}
+	return args
+}
+
+func (l *Lab) initArgs() []string {
+	return append([]string{"init", "--name", l.Spec.Name, "--shelf", strconv.Itoa(int(l.Spec.Shelf))}, l.memberFlags(0)...)
+}
+
+func (l *Lab) joinArgs(i int) []string {
+	return append([]string{"join", clusterAddr(0)}, l.memberFlags(i)...)
+}
+
+func (l *Lab) serveArgs(i int) []string {
+	args := []string{"serve", "--dir", l.nodeDir(l.Nodes[i].Name)}
+	if l.Spec.VolatileCache {
+		args = append(args, "--volatile-cache")
+	}
+	return args
+}
+
+// via are the flags that send an operator's command to a node.
+func (l *Lab) via(node string) []string { return []string{"--dir", l.nodeDir(node)} }
+
+func (l *Lab) volumeArgs(via string, slot int) []string {
+	return append([]string{"volume", "create", "--slot", strconv.Itoa(slot), "--size", fmt.Sprintf("%dB", l.Spec.SizeBytes),
+		"--layout", l.Spec.Layout}, l.via(via)...)
+}
+
+func (l *Lab) drainArgs(via, node string, undo bool) []string {
+	args := append([]string{"drain", node}, l.via(via)...)
+	if undo {
+		args = append(args, "--undo")
+	}
+	return args
+}
