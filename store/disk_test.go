@@ -91,3 +91,57 @@ func TestALifeOfADisk(t *testing.T) {
 		t.Fatalf("a void record is read: %+v", out)
 	}
 }
+
+func TestCheckFindsWhatWasSpoilt(t *testing.T) {
+	dev := disktest.New(64<<20, 2)
+	if err := store.Format(dev, store.Identity{UUID: [16]byte{9}, Disk: 1}, store.FormatOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := store.Open(dev, store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shards := []raid.ShardRef{{Gen: 1, Regions: 2}}
+	block := bytes.Repeat([]byte{0x5A}, 4096)
+	for _, r := range []*raid.DiskRequest{
+		{Kind: raid.ReqShards, Shards: shards}, {Kind: raid.ReqFence, Epoch: 1, Shards: shards}, {Kind: raid.ReqStart, Epoch: 1, Stream: 1},
+		{Kind: raid.ReqPrepare, Epoch: 1, Stream: 1, Rec: &raid.Record{Epoch: 1, Seq: 1, BID: 1, Parts: raid.DiskSet{1}, Blocks: []raid.Block{{Gen: 1, No: 5, Data: block}}}},
+		{Kind: raid.ReqCommit, Epoch: 1, Stream: 1, Commit: 1, Touch: 1},
+	} {
+		r.Vol, r.Disk = 7, 1
+		d.Step(0, []*raid.DiskRequest{r})
+		for d.SyncWanted() {
+			j := d.BeginSync()
+			d.EndSync(j, j.Run())
+		}
+	}
+	if d, err = store.Open(dev, store.Config{}); err != nil { // applies and checkpoints
+		t.Fatal(err)
+	}
+	rep, err := store.Check(dev, nil)
+	if err != nil || len(rep.Damage) != 0 || rep.Blocks != 1 || rep.Shards != 1 {
+		t.Fatalf("a sound disk: %+v, %v", rep, err)
+	}
+	at := find(t, dev, block)
+	if _, err := dev.WriteAt([]byte{0}, at); err != nil {
+		t.Fatal(err)
+	}
+	rep, err = store.Check(dev, nil)
+	if err != nil || len(rep.Damage) != 1 || rep.Damage[0].Place != "block" || rep.Damage[0].Block != 5 || rep.Damage[0].Offset != at {
+		t.Fatalf("a spoilt block: %+v, %v", rep, err)
+	}
+	_ = d
+}
+
+// find returns where the block lies in the data area: its last copy on the device.
+func find(t *testing.T, dev store.Device, block []byte) int64 {
+	t.Helper()
+	b := make([]byte, len(block))
+	for off := dev.Size() - 4096; off >= 0; off -= 4096 {
+		if _, err := dev.ReadAt(b, off); err == nil && bytes.Equal(b, block) {
+			return off
+		}
+	}
+	t.Fatal("the block is nowhere")
+	return 0
+}
