@@ -170,7 +170,7 @@ func (n *Node) volumeDeleted(v *volume) {
 
 // serving is the serving rule (A.2) but for the lease: the epoch is ours and active, and not released by us.
 func (v *volume) serving() bool {
-	return v.owner != nil && v.owner.Status().State == raid.OwnerActive && v.mv.Data.Active && v.mv.Data.Epoch == v.cfgEpoch &&
+	return v.owner != nil && v.owner.State() == raid.OwnerActive && v.mv.Data.Active && v.mv.Data.Epoch == v.cfgEpoch &&
 		v.mv.Data.Released < v.cfgEpoch
 }
 

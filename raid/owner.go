@@ -311,6 +311,9 @@ func (o *Owner) releaseStep() {
 	o.die("released")
 }
 
+// State returns where the owner is in its life.
+func (o *Owner) State() OwnerState { return o.state }
+
 // Status returns a snapshot.
 func (o *Owner) Status() OwnerStatus {
 	s := OwnerStatus{State: o.state, InSync: o.v.InSync(), Commit: o.commit, Next: o.next, Suspended: o.suspendedFor,
