@@ -19,7 +19,7 @@ func (l *Lab) adminSocket(name string) string { return l.path(name, "data", "adm
 // memberFlags are what init and join have in common.
 func (l *Lab) memberFlags(i int) []string {
 	n := &l.Nodes[i]
-	args := []string{"--dir", l.nodeDir(n.Name), "--node", n.Name, "--cluster-addr", clusterAddr(i)}
+	args := []string{"--dir", l.nodeDir(n.Name), "--node", n.Name, "--advertise", clusterAddr(i)}
 	for p := range l.Spec.SANPaths {
 		args = append(args, "--san", sanNIC(p))
 	}
@@ -33,7 +33,7 @@ func (l *Lab) memberFlags(i int) []string {
 }
 
 func (l *Lab) initArgs() []string {
-	return append([]string{"init", "--name", l.Spec.Name, "--shelf", strconv.Itoa(int(l.Spec.Shelf))}, l.memberFlags(0)...)
+	return append([]string{"init", "--cluster", l.Spec.Name, "--shelf", strconv.Itoa(int(l.Spec.Shelf))}, l.memberFlags(0)...)
 }
 
 func (l *Lab) joinArgs(i int) []string {

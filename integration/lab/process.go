@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -116,7 +117,9 @@ func (l *Lab) signal(node string, p Process, sig unix.Signal) error {
 func (l *Lab) command(node string, args []string) *exec.Cmd {
 	cmd := exec.Command(l.Spec.Binary, args...) //nolint:gosec // our own program
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), l.markOf(node))
+	// The program's own variables would send its commands to other nodes than the lab's.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "CLADE_") })
+	cmd.Env = append(cmd.Env, l.markOf(node))
 	// A session of its own: what happens at the terminal is for the maker, who takes everything down in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd
