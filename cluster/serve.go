@@ -98,6 +98,10 @@ func (n *Node) frame(f *SANFrame) {
 	}
 }
 
+// announceRepeatNs is how often at most an announcement answers the sight of our own MAC: a wire that reflects frames would
+// turn each announcement into the next one.
+const announceRepeatNs = 20 * ms
+
 // ownMACSeen repeats the announcement at once when somebody else sends from a MAC that we serve: one late frame of a former
 // owner has moved it in the switches (B: L3).
 func (n *Node) ownMACSeen(f *SANFrame) {
@@ -106,7 +110,8 @@ func (n *Node) ownMACSeen(f *SANFrame) {
 	}
 	src := aoe.MAC(f.Data[6:12])
 	for _, v := range n.vols {
-		if v.owner != nil && v.macs[f.Path] == src && v.serving() {
+		if v.owner != nil && v.macs[f.Path] == src && v.serving() && n.now-v.repeatedNs >= announceRepeatNs {
+			v.repeatedNs = n.now
 			n.stageBeacons(v)
 		}
 	}

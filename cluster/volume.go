@@ -25,6 +25,7 @@ type volume struct {
 	announced    int // announcements made since the volume is served
 	activeNs     int64
 	nextAnnounce int64
+	repeatedNs   int64 // last announcement because somebody else was seen to send from our MAC
 
 	early    []earlyFrame // received while FENCING (A.4.12)
 	queued   map[aoe.MAC]int
