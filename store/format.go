@@ -47,7 +47,7 @@ func Format(dev Device, id Identity, opt FormatOptions) error {
 	if err := dev.Sync(); err != nil {
 		return fmt.Errorf("store: format: sync: %w", err)
 	}
-	if err := writeFull(dev, s.encode(), 0); err != nil {
+	if err := writeFull(dev, s.encode(), int64(s.seq%2)*pageBytes); err != nil {
 		return fmt.Errorf("store: format: %w", err)
 	}
 	if err := dev.Sync(); err != nil {
