@@ -25,14 +25,10 @@ func (r *Runtime) Drain(ctx context.Context) error {
 	var draining, others bool
 	var row raid.NodeID
 	err := r.inspect(ctx, func(r *Runtime) {
-		s := r.node.State()
-		if n := s.Node(r.id.Node); n != nil {
+		if n := r.node.State().Node(r.id.Node); n != nil {
 			row, draining = n.ID, n.Draining
 		}
-		for i := range s.Nodes {
-			n := &s.Nodes[i]
-			others = others || n.ID != r.id.Node && !n.Witness && n.Held && !n.Draining && r.conns[n.ID] != nil
-		}
+		others = r.successors()
 	})
 	if err != nil || row == 0 {
 		return err
@@ -45,7 +41,19 @@ func (r *Runtime) Drain(ctx context.Context) error {
 	return r.handLeaderOver(ctx)
 }
 
-// handOver drains this node and waits until it owns nothing.
+// successors reports whether there is a node that could take this one's volumes. In the core's goroutine.
+func (r *Runtime) successors() bool {
+	s := r.node.State()
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.ID != r.id.Node && !n.Witness && n.Held && !n.Draining && r.conns[n.ID] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// handOver drains this node and waits until it owns nothing, or nobody is left to hand it to.
 func (r *Runtime) handOver(ctx context.Context, draining bool) error {
 	if !draining {
 		if err := writeDurably(filepath.Join(r.opt.Dir, drainedFileName), []byte("this node drained itself to stop; its next start undoes that\n")); err != nil {
@@ -55,7 +63,7 @@ func (r *Runtime) handOver(ctx context.Context, draining bool) error {
 			return fmt.Errorf("drain: %w", err)
 		}
 	}
-	owned := 0
+	owned, alone := 0, false
 	err := r.until(ctx, func(r *Runtime) bool {
 		owned = 0
 		s := r.node.State()
@@ -64,10 +72,14 @@ func (r *Runtime) handOver(ctx context.Context, draining bool) error {
 				owned++
 			}
 		}
-		return owned == 0
+		alone = !r.successors()
+		return owned == 0 || alone
 	})
 	if err != nil {
 		return fmt.Errorf("drain: %d volumes are still served here: %w", owned, err)
+	}
+	if owned > 0 {
+		return fmt.Errorf("drain: %d volumes are still served here and no other node can take them", owned)
 	}
 	r.log.Info("everything is handed over")
 	return nil

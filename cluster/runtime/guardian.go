@@ -50,6 +50,7 @@ func Guard(opt GuardianOptions) (int, error) {
 		if err != nil || asked || code == 0 {
 			return code, err
 		}
+		opt.Log.Error("the worker has ended by itself", "code", code)
 		// The proof is taken before a new worker may take the lock; telling it takes longer and goes on beside the restart.
 		done := make(chan struct{})
 		d, err := proveDeath(opt.Dir)
@@ -69,7 +70,7 @@ func Guard(opt GuardianOptions) (int, error) {
 		if bootNs()-began > int64(restartForgets) {
 			pause = restartMin
 		}
-		opt.Log.Warn("the worker ended; starting it again", "code", code, "pause", pause)
+		opt.Log.Info("starting the worker again", "pause", pause)
 		select {
 		case <-time.After(pause):
 		case <-opt.Signals:

@@ -111,6 +111,9 @@ func (f *serveFlags) runGuardian(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if code == runtime.ExitWorkerDied {
+		return failure(code, "Its log says why. Start the node again, or let systemd do it; or use --restart.", "the worker has ended by itself")
+	}
 	if code != 0 {
 		return &cliError{code: code, err: fmt.Errorf("the worker ended with code %d; its log says why", code)}
 	}
