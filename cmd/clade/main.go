@@ -87,7 +87,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrongUsage(cmd, "%w", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newInitCommand(), newJoinCommand(), newServeCommand(), newStatusCommand(), newNodeCommand(), newDiskCommand(),
-		newVolumeCommand(), newHandoffCommand(), newDrainCommand(), newVersionCommand(), newInitiatorCommand(), newLabCommand())
+		newVolumeCommand(), newHandoffCommand(), newDrainCommand(), newCheckCommand(), newVersionCommand(), newInitiatorCommand(), newLabCommand())
 	return root
 }
 
