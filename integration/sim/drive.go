@@ -3,9 +3,12 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"clade/membership"
 	"clade/raid"
+	"clade/store"
+	"clade/store/disktest"
 )
 
 // hostDisk is a disk as hardware: what it holds outlives processes and, as far as it was synced, power.
@@ -14,72 +17,182 @@ type hostDisk struct {
 	number      int // 1.. over the whole cluster
 	id          raid.DiskID
 	uuid        membership.UUID
+	gen         uint64
 	capacityMiB uint64
+	dev         *disktest.Device
 	gate        *gate
 	slow        int64 // factor on all times
-	isGone      bool
-	model       *modelMachine
 }
 
-type gate struct{ ops, left int }
+// errCrashed is what a device answers to a process that is dead already, errGone what one answers that has been pulled out.
+var (
+	errCrashed = errors.New("the process has ended")
+	errGone    = errors.New("no such device")
+)
 
-type diskMachine interface {
-	Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply
-	SyncWanted() bool
-	beginSync() (run func() error, end func(error) []raid.DiskReply)
-	Background(nowNs int64) (more bool, err error)
-	Failed() error
+// gate stands between a store.Disk and its device: it counts operations, so that they take virtual time, and can end a
+// process in the midst of a call: what was written before stays, nothing comes after.
+type gate struct {
+	*disktest.Device
+	ops  int
+	left int // operations until the process dies; -1: it does not
+	gone bool
 }
+
+func (g *gate) pass() error {
+	g.ops++
+	switch {
+	case g.gone:
+		return errGone
+	case g.left < 0:
+		return nil
+	case g.left == 0:
+		return errCrashed
+	}
+	g.left--
+	return nil
+}
+
+func (g *gate) ReadAt(p []byte, off int64) (int, error) {
+	if err := g.pass(); err != nil {
+		return 0, err
+	}
+	return g.Device.ReadAt(p, off)
+}
+
+func (g *gate) WriteAt(p []byte, off int64) (int, error) {
+	if err := g.pass(); err != nil {
+		return 0, err
+	}
+	return g.Device.WriteAt(p, off)
+}
+
+func (g *gate) Sync() error {
+	if err := g.pass(); err != nil {
+		return err
+	}
+	return g.Device.Sync()
+}
+
+const journalBytes = 8 << 20
 
 func newHostDisk(h *host, number int) *hostDisk {
-	return &hostDisk{h: h, number: number, slow: 1, uuid: membership.UUID{'d', byte(number)}, capacityMiB: 48, gate: &gate{left: -1},
-		model: &modelMachine{vols: map[raid.VolumeID]*modelDisk{}}}
+	d := &hostDisk{h: h, number: number, slow: 1, uuid: membership.UUID{'d', byte(number)}}
+	d.dev = disktest.New(int64(h.w.shape.diskMiB)<<20, h.w.shape.seed<<8+uint64(number))
+	d.gate = &gate{Device: d.dev, left: -1}
+	if err := store.Format(d.dev, d.identity(), store.FormatOptions{JournalBytes: journalBytes}); err != nil {
+		panic(err)
+	}
+	var err error
+	if d.capacityMiB, err = store.CapacityMiB(d.dev); err != nil {
+		panic(err)
+	}
+	return d
 }
 
-func (d *hostDisk) admit(id raid.DiskID) error {
-	d.id = id
-	d.model.id = id
+func (d *hostDisk) identity() store.Identity {
+	return store.Identity{Cluster: clusterID, UUID: d.uuid, Disk: d.id, AttachGen: d.gen}
+}
+
+// admit writes down what the cluster has assigned to the disk, and opens it.
+func (d *hostDisk) admit(id raid.DiskID, gen uint64) error {
+	d.id, d.gen = id, gen
+	if err := store.SetIdentity(d.dev, d.identity()); err != nil {
+		return err
+	}
 	if d.h.proc != nil {
 		d.h.proc.openDisk(d)
 	}
 	return nil
 }
 
+// processGone closes the disk after its process has ended. What was written is in the kernel's cache.
 func (d *hostDisk) processGone() { d.gate.left = -1 }
-func (d *hostDisk) powerLoss()   {}
-func (d *hostDisk) rot(random)   {}
-func (d *hostDisk) gone(bool)    {}
 
+// powerLoss loses or tears what was not synced.
+func (d *hostDisk) powerLoss() { d.dev.Crash() }
+
+// rot damages sectors: silently, or so that they cannot be read. Most lie in the data of shards, some in checksum pages and
+// in the journal.
+func (d *hostDisk) rot(r random) {
+	const meta = 2*4096 + 2<<20
+	off := int64(meta + journalBytes)
+	switch r.IntN(10) {
+	case 0:
+		off = meta + r.Int64N(1<<20)
+	case 1, 2:
+		off += r.Int64N(64 * 8192)
+	default:
+		off += int64(d.capacityMiB)*8192 + r.Int64N(12<<20)
+	}
+	n := r.between(1, 64) * sectorBytes
+	off = min(off, d.dev.Size()-n) / sectorBytes * sectorBytes
+	if r.chance(0.5) {
+		d.dev.Rot(off, n)
+	} else {
+		d.dev.Latent(off, n)
+	}
+}
+
+// gone pulls the disk out or plugs it in again.
+func (d *hostDisk) gone(gone bool) {
+	d.gate.gone = gone
+	if p := d.h.proc; !gone && p != nil {
+		p.reopenDisk(d)
+	}
+}
+
+// open begins a process's use of the host's ports and disks.
 func (p *process) open() {
 	for path := range p.w.shape.paths {
 		p.pathState(path, p.h.ports[path].up)
 	}
 	for _, d := range p.h.disks {
-		if d.id != 0 {
+		if d.id != 0 && !d.gate.gone {
 			p.openDisk(d)
 		}
 	}
 }
 
+// openDisk recovers a disk and offers it to the node.
 func (p *process) openDisk(d *hostDisk) {
-	dr := &driver{p: p, hd: d, disk: d.model.open()}
+	disk, err := store.Open(d.gate, store.Config{Node: p.h.id(), BootID: p.h.boot, CacheBytes: 256 << 10, AttachGen: d.gen})
+	if err != nil {
+		if p.w.atlas != nil && p.w.atlas.victim(p.index) {
+			p.note("disk %d cannot be opened: %v", d.number, err)
+			return
+		}
+		p.w.fail("node %d: disk %d cannot be opened: %v", p.index+1, d.number, err)
+	}
+	dr := &driver{p: p, hd: d, disk: disk}
 	p.drivers = append(p.drivers, dr)
-	p.input(func(now int64) { p.node.DiskState(now, d.id, true, nil, "opened") })
+	vols := disk.Volumes()
+	p.input(func(now int64) { p.node.DiskState(now, d.id, true, vols, "opened") })
 }
 
-// errCrashed is what a device answers to a process that is dead already.
-var errCrashed = errors.New("the process has ended")
+// reopenDisk forgets a disk that has failed and opens it anew.
+func (p *process) reopenDisk(d *hostDisk) {
+	for _, x := range p.drivers {
+		if x.hd == d {
+			x.failed, x.queue = true, nil
+		}
+	}
+	p.drivers = slices.DeleteFunc(p.drivers, func(x *driver) bool { return x.hd == d })
+	p.input(func(now int64) { p.node.DiskState(now, d.id, false, nil, "pulled out") })
+	p.openDisk(d)
+}
 
 // driver runs one store.Disk for one process, as the runtime's worker and syncer would.
 type driver struct {
 	p       *process
 	hd      *hostDisk
-	disk    diskMachine
+	disk    *store.Disk
 	queue   []*raid.DiskRequest
 	running bool
 	syncing bool
 	idleSet bool
 	failed  bool
+	streams map[raid.VolumeID]*raid.DiskRequest // newest Start
 }
 
 func (d *driver) rnd() random { return d.p.rnd }
@@ -97,6 +210,14 @@ func (d *driver) after(ns int64, f func()) { d.p.after(ns, f) }
 func (d *driver) push(reqs ...*raid.DiskRequest) {
 	if d.failed {
 		return
+	}
+	for _, r := range reqs {
+		if r.Kind == raid.ReqStart {
+			if d.streams == nil {
+				d.streams = map[raid.VolumeID]*raid.DiskRequest{}
+			}
+			d.streams[r.Vol] = r
+		}
 	}
 	d.queue = append(d.queue, reqs...)
 	d.kick()
@@ -148,19 +269,19 @@ func (d *driver) maybeSync() {
 	if d.syncing || d.failed || !d.disk.SyncWanted() {
 		return
 	}
-	run, end := d.disk.beginSync()
+	job := d.disk.BeginSync()
 	d.syncing = true
 	var err error
 	early := d.rnd().chance(0.5)
 	if early {
-		err = run()
+		err = job.Run()
 	}
 	d.after(d.rnd().delay(d.p.h.w.shape.diskSyncNs)*d.hd.slow, func() {
 		if !early {
-			err = run()
+			err = job.Run()
 		}
 		d.syncing = false
-		replies := cloneReplies(end(err))
+		replies := cloneReplies(d.disk.EndSync(job, err))
 		d.p.diskReplies(replies)
 		d.check()
 		d.kickIfQueued()

@@ -47,12 +47,11 @@ func (w *world) found() {
 	for _, h := range w.hosts {
 		for _, d := range h.disks {
 			r := w.operate("disk_add", &membership.DiskAdd{Node: h.id(), UUID: d.uuid, CapacityMiB: d.capacityMiB, Label: fmt.Sprintf("disk%d", d.number)})
-			if err := d.admit(r.Disk); err != nil {
+			if err := d.admit(r.Disk, r.Gen); err != nil {
 				w.fail("disk %d: %v", d.number, err)
 			}
 		}
 	}
-	w.settleDisks()
 	for _, v := range w.shape.volumes {
 		domain := membership.DomainNode
 		if v.perDisk {
