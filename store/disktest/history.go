@@ -191,17 +191,17 @@ func (h *History) Step() error {
 		return h.write(v)
 	case n < 45:
 		return h.commit(v)
-	case n < 58:
+	case n < 54:
 		return h.read(v)
-	case n < 70:
+	case n < 66:
 		return h.syncSome()
-	case n < 80:
+	case n < 75:
 		return h.background()
-	case n < 86:
+	case n < 81:
 		return h.repair(v)
-	case n < 90:
+	case n < 83:
 		return h.restream(v)
-	case n < 92:
+	case n < 84:
 		return h.takeoverSettled(v)
 	case n < 96:
 		return h.resync(v)
@@ -236,7 +236,7 @@ func (h *History) background() error {
 
 // restart closes the disk, or cuts the power, and opens it again.
 func (h *History) restart() error {
-	if !h.Crashes || h.rng.IntN(3) > 0 {
+	if !h.Crashes || h.rng.IntN(4) > 0 {
 		return nil
 	}
 	h.Counts["crash"]++

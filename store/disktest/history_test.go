@@ -67,7 +67,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		}
 		last := dev.Ops()
 		for n := formatOps + 1; n < last; n++ {
-			if err := runCut(seed, n); err != nil {
+			if err := runCut(seed, n, nil); err != nil {
 				t.Fatalf("seed %d, crash at operation %d of %d: %v", seed, n, last, err)
 			}
 		}
@@ -77,9 +77,9 @@ func TestCrashAtEveryOperation(t *testing.T) {
 // formatOps is how many writes and syncs Format does; before they are done there is no disk.
 const formatOps = 7
 
-func runCut(seed uint64, n int) error {
+func runCut(seed uint64, n int, trace func(string, ...any)) error {
 	h, dev := newHistory(seed)
-	h.Crashes = false
+	h.Crashes, h.Trace = false, trace
 	dev.CrashAt(n)
 	err := run(h, 250)
 	if !dev.Crashed() || !errors.Is(err, ErrCrashed) && !errors.Is(err, store.ErrFailed) {

@@ -28,6 +28,7 @@ func (h *History) takeover(v *volume) error {
 		}
 		end := v.next - 1
 		if !wasStale {
+			r.Report.EndSeq = v.filter(r.Report)
 			if err := h.judge(v, r.Report); err != nil {
 				return err
 			}
@@ -38,11 +39,11 @@ func (h *History) takeover(v *volume) error {
 		}
 		h.log("v%d report %+v: end %d (commit %d acked %d told %d next %d)", v.id, *r.Report, end, v.commit, v.acked, v.told, v.next)
 		v.cut(end)
-		if v.epoch > 1 {
-			v.hist = append(v.hist, raid.HistRange{From: v.epoch - 1, To: v.epoch - 1, End: end})
-		} else {
-			v.hist = append(v.hist, raid.HistRange{From: 0, To: 0, End: 0})
+		from := raid.Epoch(0)
+		if n := len(v.hist); n > 0 {
+			from = v.hist[n-1].To + 1
 		}
+		v.hist = append(v.hist, raid.HistRange{From: from, To: v.epoch - 1, End: end}) // of all epochs that were open
 		v.commit, v.end = end, end
 		if !wasStale {
 			v.phase, v.since = starting, v.epoch
@@ -61,6 +62,20 @@ func (h *History) takeoverSettled(v *volume) error {
 		}
 	}
 	return h.takeover(v)
+}
+
+// filter takes the records out of a report that history declares void, as an owner does before it believes one, and returns the
+// endseq without them. They are there if the disk never got the Start that would have dropped them.
+func (v *volume) filter(r *raid.Report) raid.Seq {
+	r.Records = slices.DeleteFunc(r.Records, func(id raid.RecordID) bool {
+		end, closed := raid.EndOf(v.hist, id.Epoch)
+		return id.Epoch >= r.Start && closed && id.Seq > end
+	})
+	end := max(r.Applied, r.Base)
+	for _, id := range r.Records {
+		end = max(end, id.Seq)
+	}
+	return end
 }
 
 // judge compares a report with what the disk has acknowledged: nothing acknowledged is missing, nothing is made up.
@@ -285,7 +300,7 @@ func (h *History) fill(v *volume, r regionAt, first, n uint32, then func() error
 func (h *History) resync(v *volume) error {
 	switch v.phase {
 	case inSync:
-		if h.rng.IntN(3) == 0 {
+		if h.rng.IntN(12) == 0 {
 			h.log("v%d goes stale at %d", v.id, v.commit)
 			v.phase, v.stale = stale, v.commit
 		}
@@ -293,7 +308,7 @@ func (h *History) resync(v *volume) error {
 		if v.stream == 0 || !v.started {
 			return nil
 		}
-		if h.rng.IntN(3) == 0 {
+		if h.rng.IntN(5) == 0 {
 			v.stale = 0
 		}
 		if v.stale == 0 {
@@ -301,7 +316,11 @@ func (h *History) resync(v *volume) error {
 		}
 		return h.rejoin(v)
 	case copying:
-		return h.copy(v)
+		for range 1 + h.rng.IntN(4) {
+			if err := h.copy(v); err != nil || v.phase != copying {
+				return err
+			}
+		}
 	}
 	return nil
 }
