@@ -20,10 +20,11 @@ import (
 	"clade/store/raftlog"
 )
 
-// SectorCounts that Init takes: what fits a frame of MTU 1500, and of MTU 9000.
+// SectorCounts that Init takes: what fits a frame of MTU 1500, and of MTU 9000. 17 would fit too, but then every second frame
+// would begin in the middle of a 4 KiB block (aoe.MaxSectors).
 const (
 	SectorsMTU1500 = 2
-	SectorsMTU9000 = 17
+	SectorsMTU9000 = 16
 )
 
 // RefusedError says that nothing was done because it must not be done: trying again alone will not help.
@@ -59,7 +60,7 @@ type InitOptions struct {
 	Dir         string
 	Cluster     string // name
 	Shelf       uint16
-	SectorCount uint8 // 0: what the SAN interfaces' MTU carries, 17 at most; 2 without interfaces
+	SectorCount uint8 // 0: what the SAN interfaces' MTU carries, 16 at most; 2 without interfaces
 	Witness     bool
 	Config      Config
 	Disks       []string
@@ -205,14 +206,10 @@ func sanMTUs(san []string, given []int) ([]int, error) {
 
 // sectorsFor returns how many sectors a request may have on all these interfaces.
 func sectorsFor(mtus []int) uint8 {
-	n := SectorsMTU9000
 	if len(mtus) == 0 {
-		n = SectorsMTU1500
+		return SectorsMTU1500
 	}
-	for n > 1 && slices.ContainsFunc(mtus, func(mtu int) bool { return mtu < aoe.MTUFor(uint8(n)) }) {
-		n--
-	}
-	return uint8(n)
+	return max(1, aoe.MaxSectors(slices.Min(mtus)))
 }
 
 func checkMTUs(mtus []int, san []string, sectors uint8) error {

@@ -63,7 +63,7 @@ func (l *lab) add(disk bool) *labNode {
 	}
 	var err error
 	if len(l.nodes) == 0 {
-		_, err = Init(InitOptions{Dir: n.dir, Cluster: "lab", Shelf: 7, SectorCount: 17, Witness: !disk, Config: cfg, Disks: paths, MTUs: []int{9000}})
+		_, err = Init(InitOptions{Dir: n.dir, Cluster: "lab", Shelf: 7, SectorCount: 16, Witness: !disk, Config: cfg, Disks: paths, MTUs: []int{9000}})
 	} else {
 		ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
 		defer cancel()

@@ -30,7 +30,7 @@ func newWire(t *testing.T, paths int) *wire {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &sanPort{path: i, spec: port.Name(), sectorCount: 17}
+		p := &sanPort{path: i, spec: port.Name(), sectorCount: 16}
 		if err := p.open(port); err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,7 @@ func TestLookSaysWhatIsWrongWithAPathAndReopensIt(t *testing.T) {
 	if s := p.look(port); s.up || !s.carrier || s.mtuOK || s.why == "" {
 		t.Fatalf("a path whose MTU is too small: %+v", s)
 	}
-	p.sectorCount = 17
+	p.sectorCount = 16
 	w.sw.SetState(port, link.StateDown)
 	if s := p.look(port); s.up || s.carrier {
 		t.Fatalf("a path without carrier: %+v", s)

@@ -84,7 +84,7 @@ func newInitCommand() *cobra.Command {
 		Long: `Found a cluster, with this node as its first member.
 
 It prepares the data directory; 'clade serve --dir DIR' then needs nothing else.
-The number of sectors of a request is fixed here: --sectors 17 needs MTU 9000 on
+The number of sectors of a request is fixed here: --sectors 16 needs MTU 8228 on
 all SAN interfaces of all nodes, --sectors 2 goes with MTU 1500.`,
 		Example: "  clade init --dir /var/lib/clade --cluster lab --shelf 7 --node n1 --advertise 10.0.0.1:7770 --san eth1 --disk /dev/sdb",
 		Args:    checkedArgs(cobra.NoArgs),
@@ -113,7 +113,7 @@ all SAN interfaces of all nodes, --sectors 2 goes with MTU 1500.`,
 	f.add(cmd)
 	cmd.Flags().StringVar(&name, "cluster", "clade", "name of the cluster")
 	cmd.Flags().UintVar(&shelf, "shelf", 1, "shelf (AoE major) of the cluster")
-	cmd.Flags().UintVar(&sectors, "sectors", 0, "largest request in sectors (default: what the SAN interfaces' MTU carries, at most 17)")
+	cmd.Flags().UintVar(&sectors, "sectors", 0, "largest request in sectors (default: what the SAN interfaces' MTU carries, at most 16)")
 	return cmd
 }
 
