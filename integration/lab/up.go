@@ -48,7 +48,7 @@ func Up(ctx context.Context, spec Spec, tell func(string)) (*Lab, error) {
 		spec.Binary = self
 	}
 	if _, err := Sweep(); err != nil {
-		return nil, err
+		tell("what a killed lab has left cannot be removed: " + err.Error()) // another lab's trouble, not this one's
 	}
 	l, err := claim(spec)
 	if err != nil {
