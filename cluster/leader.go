@@ -187,10 +187,12 @@ func (n *Node) deadFrom(t membership.NodeTerm) {
 	n.deathStep()
 }
 
-// leaderLost makes the followers of a leader whose process is gone vote at once, and the lowest of them stand.
+// leaderLost makes the followers of a leader whose process is gone vote at once, and the lowest of them stand. It stands
+// again if another sign of the death comes while there is no leader yet: the first time the others may not have noticed, and
+// have then refused it.
 func (n *Node) leaderLost(id raid.NodeID) {
 	lead, _ := n.group.Leader()
-	if lead != id || id == n.opt.ID {
+	if lead != id && lead != 0 || id == n.opt.ID {
 		return
 	}
 	n.group.ForgetLeader()
