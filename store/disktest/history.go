@@ -148,6 +148,9 @@ func (h *History) acked(r *raid.DiskReply) error {
 		return fmt.Errorf("volume %d: acknowledges %d, sent was %d", v.id, r.Seq, newest)
 	}
 	v.acked, v.told = max(v.acked, r.Seq), max(v.told, r.Commit)
+	if v.phase == catching {
+		h.catchUp(v)
+	}
 	return nil
 }
 

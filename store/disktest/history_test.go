@@ -23,10 +23,13 @@ func TestHistories(t *testing.T) {
 	if testing.Short() {
 		seeds = 8
 	}
+	if *manySeeds > 0 {
+		seeds = *manySeeds
+	}
 	total := map[string]int{}
 	for seed := range seeds {
 		h, _ := newHistory(seed)
-		if err := run(h, steps); err != nil {
+		if err := run(h, steps+int(seed%4)*steps); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		for k, n := range h.Counts {

@@ -6,8 +6,9 @@ import (
 )
 
 var (
-	oneSeed  = flag.Int64("seed", -1, "history to trace")
-	oneSteps = flag.Int("steps", 600, "its steps")
+	oneSeed   = flag.Int64("seed", -1, "history to trace")
+	manySeeds = flag.Uint64("seeds", 0, "how many histories TestHistories tries")
+	oneSteps  = flag.Int("steps", 600, "its steps")
 )
 
 // TestOne traces one history: -run TestOne -seed 7.

@@ -206,7 +206,7 @@ func (h *History) write(v *volume) error {
 	}
 	n := 1 + h.rng.IntN(6)
 	if h.rng.IntN(10) == 0 {
-		n = 40
+		n = 20 + h.rng.IntN(100)
 	}
 	if !out && v.credit() < (n+3)*raid.BlockBytes {
 		return h.commit(v)
@@ -242,7 +242,7 @@ func (h *History) commit(v *volume) error {
 	if v.phase == fencing || v.phase == starting {
 		return nil
 	}
-	if v.phase == inSync {
+	if v.phase == inSync || v.phase == catching {
 		for _, rec := range v.sent {
 			if rec.Seq > v.acked {
 				to = min(to, rec.Seq-1)
@@ -391,10 +391,21 @@ func (h *History) copy(v *volume) error {
 			return nil
 		}
 		v.acked = max(v.acked, s)
-		v.phase, v.since = inSync, v.epoch
-		h.Counts["resync"]++
+		v.phase = catching
+		h.catchUp(v)
 		return nil
 	})
+}
+
+// catchUp takes a disk back that has acknowledged all it was sent up to the commit point.
+func (h *History) catchUp(v *volume) {
+	for _, rec := range v.sent {
+		if rec.Seq > v.acked && rec.Seq <= v.commit {
+			return
+		}
+	}
+	v.phase, v.since = inSync, v.epoch
+	h.Counts["resync"]++
 }
 
 // rot lets a block in place go bad, silently or not.

@@ -23,7 +23,8 @@ const (
 	rejoining
 	wiping
 	copying
-	closing // the last Fill is under way
+	closing  // the last Fill is under way
+	catching // commits wait for the disk again
 )
 
 // volume is the dumb model: what a well-behaved owner has sent to the disk, what it was told, and the bytes that must be there.
