@@ -232,7 +232,7 @@ func (n *Node) nodeTermMoved(id raid.NodeID) {
 	s := n.group.State()
 	row := s.Node(id)
 	if h := n.leader.node(id); h != nil {
-		h.termNs = n.now
+		h.termNs, h.resets = n.now, false // what was reset belonged to the former term
 	}
 	if row != nil {
 		disks := s.DisksOf(id)

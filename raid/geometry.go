@@ -101,6 +101,9 @@ func (g *Geometry) address(key rowKey, role int) uint64 {
 	return g.starts[key.ext] + (shardOff/unit*k+uint64(role))*unit + shardOff%unit
 }
 
+// Address returns the first byte of the volume that data role `role` holds in block no of an extent's shards.
+func (g *Geometry) Address(ext, no uint32, role int) uint64 { return g.address(rowKey{ext, no}, role) }
+
 // position returns where in Extent.Shards a role's block lies in region r: parity rotates by region.
 func (g *Geometry) position(region uint32, role int) int {
 	return int((uint32(role) + region) % uint32(g.layout.Width()))

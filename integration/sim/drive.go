@@ -127,7 +127,7 @@ func (d *hostDisk) rot(r random) {
 	}
 	n := r.between(1, 64) * sectorBytes
 	off = min(off, d.dev.Size()-n) / sectorBytes * sectorBytes
-	if r.chance(0.5) {
+	if off < meta+journalBytes || r.chance(0.5) { // a journal that cannot be read at all keeps the disk from being opened
 		d.dev.Rot(off, n)
 	} else {
 		d.dev.Latent(off, n)

@@ -30,14 +30,18 @@ func (o *linOp) apply(state uint64) (uint64, bool) {
 }
 
 // linConfig is a possible state: the register's value and which of the open operations have taken effect. Open operations
-// sit in slots 0..63 that are used again.
+// sit in slots that are used again.
 type linConfig struct {
 	value uint64
-	done  uint64
+	done  [linOpenMax / 64]uint64
 }
 
+func (c *linConfig) has(slot int) bool { return c.done[slot/64]>>(slot%64)&1 != 0 }
+func (c *linConfig) set(slot int)      { c.done[slot/64] |= 1 << (slot % 64) }
+func (c *linConfig) clear(slot int)    { c.done[slot/64] &^= 1 << (slot % 64) }
+
 // linOpenMax bounds the operations open at once on one register; more is reported as "unknown", which fails.
-const linOpenMax = 64
+const linOpenMax = 512
 
 // linConfigsMax bounds the search.
 const linConfigsMax = 1 << 18
@@ -100,17 +104,20 @@ func linearize(initial uint64, ops []linOp) string {
 
 // closeOp returns the states possible after the operation in slot has ended.
 func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slot int) (map[linConfig]bool, bool) {
-	bit := uint64(1) << slot
 	op := ops[open[slot]]
+	top := len(open)
+	for top > 0 && open[top-1] < 0 {
+		top--
+	}
 	next := make(map[linConfig]bool, len(configs))
 	seen := make(map[linConfig]bool, len(configs))
 	work := make([]linConfig, 0, len(configs))
 	push := func(c linConfig) {
 		// A read changes nothing, so it takes effect as soon as it can: only the order of writes is searched.
-		for s, i := range open {
-			if i >= 0 && !ops[i].write && c.done&(1<<s) == 0 {
+		for s, i := range open[:top] {
+			if i >= 0 && !ops[i].write && !c.has(s) {
 				if _, ok := ops[i].apply(c.value); ok {
-					c.done |= 1 << s
+					c.set(s)
 				}
 			}
 		}
@@ -125,20 +132,23 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 	for len(work) > 0 {
 		c := work[len(work)-1]
 		work = work[:len(work)-1]
-		if c.done&bit != 0 {
-			c.done &^= bit
+		if c.has(slot) {
+			c.clear(slot)
 			next[c] = true
 			continue
 		}
 		if op.optional { // it may end without ever having taken effect
 			next[c] = true
 		}
-		for s, i := range open {
-			if i < 0 || c.done&(1<<s) != 0 || !ops[i].write {
+		for s, i := range open[:top] {
+			if i < 0 || c.has(s) || !ops[i].write {
 				continue
 			}
 			if value, ok := ops[i].apply(c.value); ok {
-				push(linConfig{value, c.done | 1<<s})
+				n := c
+				n.value = value
+				n.set(s)
+				push(n)
 			}
 		}
 		if len(seen) > linConfigsMax {

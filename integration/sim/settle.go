@@ -64,8 +64,3 @@ func (w *world) unwell(patient bool) string {
 	}
 	return ""
 }
-
-// settle looks at what is left when everything is at rest.
-func (w *world) settle() {}
-
-func (w *world) settleDisks() {}
