@@ -210,6 +210,7 @@ func (d *Disk) settle() []raid.DiskReply {
 		case entryFill:
 			if e.last {
 				v.durable = max(v.durable, min(e.seq, v.logged))
+				v.based = max(v.based, min(e.seq, v.base))
 			}
 		}
 	}
@@ -239,7 +240,7 @@ func (d *Disk) acks(out []raid.DiskReply) []raid.DiskReply {
 
 // durableEnd is endseq as far as it is durable.
 func (v *volume) durableEnd() raid.Seq {
-	e := max(v.applied, v.base)
+	e := max(v.applied, v.based)
 	for _, r := range v.log {
 		if !r.durable {
 			break

@@ -28,7 +28,7 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 	}
 	for _, v := range d.vols {
 		v.damaged = v.damaged || damaged && !mutated("C15c")
-		v.commit, v.durable = v.logged, v.logged
+		v.commit, v.durable, v.based = v.logged, v.logged, v.base
 		for _, r := range v.log {
 			r.durable = true
 		}

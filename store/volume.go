@@ -45,6 +45,7 @@ type volume struct {
 	durable   raid.Seq // durable: the most that may be applied
 	applied   raid.Seq
 	base      raid.Seq
+	based     raid.Seq // base as far as it is durable
 	shards    []shard // sorted by extent, generation
 
 	log     []*record // not applied, ascending seq
@@ -214,7 +215,7 @@ func (v *volume) redoWipe() {
 		v.drop(r)
 	}
 	v.log = nil
-	v.commit, v.logged, v.durable, v.applied, v.base, v.damaged = 0, 0, 0, 0, 0, false
+	v.commit, v.logged, v.durable, v.applied, v.base, v.based, v.damaged = 0, 0, 0, 0, 0, 0, false
 	v.acked, v.told = 0, 0
 }
 
