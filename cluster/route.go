@@ -3,12 +3,47 @@ package cluster
 import (
 	"slices"
 
+	"clade/membership"
 	"clade/raid"
 )
 
 // peerTable knows which peers there is a connection to.
 type peerTable struct {
-	conn []raid.NodeID // sorted
+	conn  []raid.NodeID // sorted
+	beats []peerBeat    // by node, in order of being heard first
+}
+
+// peerBeat says when a peer's heartbeats came, and when they came again after a gap: what comes right after may have waited as
+// long, so no receipt is noted then (A.4.12).
+type peerBeat struct {
+	id         raid.NodeID
+	heard, gap int64
+}
+
+// beat notes a heartbeat.
+func (p *peerTable) beat(id raid.NodeID, nowNs int64) {
+	for i := range p.beats {
+		if b := &p.beats[i]; b.id == id {
+			if nowNs-b.heard > IntakeAgeNs {
+				b.gap = nowNs
+			}
+			b.heard = nowNs
+			return
+		}
+	}
+	if len(p.beats) < membership.MaxNodes {
+		p.beats = append(p.beats, peerBeat{id, nowNs, nowNs})
+	}
+}
+
+// prompt reports whether what a peer sends arrives without having waited.
+func (p *peerTable) prompt(id raid.NodeID, nowNs int64) bool {
+	for _, b := range p.beats {
+		if b.id == id {
+			return nowNs-b.heard <= IntakeAgeNs && nowNs-b.gap > IntakeAgeNs
+		}
+	}
+	return false
 }
 
 func (p *peerTable) up(id raid.NodeID) bool {
@@ -150,7 +185,9 @@ func (n *Node) routeRequest(r *raid.DiskRequest) {
 func (n *Node) localRequest(from raid.NodeID, r *raid.DiskRequest) {
 	r.From = from
 	if r.Kind == raid.ReqPrepare && r.Rec != nil {
-		n.noteReceipt(r)
+		if from == n.opt.ID || n.peers.prompt(from, n.now) {
+			n.noteReceipt(r)
+		}
 	}
 	if n.disks.open.Has(r.Disk) {
 		n.ready.Disk = append(n.ready.Disk, r)
@@ -258,6 +295,7 @@ func (n *Node) dispatch(from raid.NodeID, m *PeerMessage) {
 	case m.Reply != nil:
 		n.replyFrom(from, m.Reply)
 	case m.Heartbeat != nil:
+		n.peers.beat(from, n.now)
 		n.heartbeatFrom(from, m.Heartbeat)
 	case m.HeartbeatAck != nil:
 		if n.inc.holder != nil && m.HeartbeatAck.From == from {

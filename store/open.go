@@ -90,7 +90,10 @@ func (d *Disk) replay(img *imageState) (damaged bool, err error) {
 	for {
 		entries, next, ok, err := d.jrn.read(p)
 		if err != nil {
-			return false, err
+			// A journal that cannot be read is damaged, not the end of the disk: the others refill it, and writing the
+			// sectors anew usually cures them.
+			d.jrn.head = p
+			return true, nil
 		}
 		if !ok {
 			break
@@ -115,7 +118,8 @@ func (d *Disk) replay(img *imageState) (damaged bool, err error) {
 	if p.lsn <= img.lsn || len(img.alive) > 0 {
 		return true, nil // what the checkpoint counted on is not there
 	}
-	return d.jrn.laterThan(p.lsn)
+	later, err := d.jrn.laterThan(p.lsn)
+	return later || err != nil, nil
 }
 
 // revive takes a record back that was alive at the checkpoint.
