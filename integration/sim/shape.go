@@ -76,6 +76,7 @@ type shape struct {
 	ether        etherFaults
 	peerDelayNs  int64
 	diskOpNs     int64
+	cacheBytes   int // of each owner: small, so that reads and old bytes come from disks
 	diskSyncNs   int64
 }
 
@@ -118,7 +119,8 @@ func newShape(seed uint64, o options) shape {
 	s.peerDelayNs = pick(r, 30*us, 100*us, 300*us, 2*ms)
 	s.diskOpNs = pick(r, 5*us, 20*us, 100*us)
 	s.diskSyncNs = pick(r, 50*us, 300*us, 2*ms, 8*ms)
-	s.faultEachNs = r.between(100, 1500) * ms
+	s.cacheBytes = pick(r, 64<<10, 512<<10, 8<<20)
+	s.faultEachNs = r.between(60, 1200) * ms
 	s.damage = r.chance(0.3)
 	for i := range s.rates {
 		if r.chance(0.5) {
