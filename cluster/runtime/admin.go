@@ -199,6 +199,16 @@ func (r *Runtime) Status(ctx context.Context) (*Status, error) {
 	if s.Name == "" { // a new member that has not heard of the leader yet
 		s.Name, s.Shelf, s.SectorCount = r.id.ClusterName, r.id.Shelf, r.id.SectorCount
 	}
+	// In JSON nothing is [], not null.
+	if s.Volumes == nil {
+		s.Volumes = []cluster.VolumeStatus{}
+	}
+	if s.Disks == nil {
+		s.Disks = []cluster.DiskStatus{}
+	}
+	if s.Nodes == nil {
+		s.Nodes = []cluster.NodeStatus{}
+	}
 	for _, d := range s.LocalDisks {
 		if d.Err != "" {
 			s.Problems = append(s.Problems, cluster.Problem{Key: "local-disk-" + d.Path, What: fmt.Sprintf("disk %s of this node: %s", d.Path, d.Err), Do: d.Do})

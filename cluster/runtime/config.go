@@ -157,7 +157,13 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate says what is wrong with a configuration that has its defaults, and what to do about it.
+// ConfigError is everything that is wrong with a configuration.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return "the configuration is wrong:\n" + e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Validate says what is wrong with a configuration that has its defaults, and what to do about it, in a ConfigError.
 func (c *Config) Validate() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
@@ -195,7 +201,10 @@ func (c *Config) Validate() error {
 	if c.Cache.Volume < 4<<20 {
 		bad("cache.volume", "%s is too little: at least 4MiB", c.Cache.Volume)
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 {
+		return &ConfigError{errors.Join(errs...)}
+	}
+	return nil
 }
 
 func (c *Config) validateTiming(bad func(key, format string, args ...any)) {

@@ -131,7 +131,30 @@ func (r *Runtime) AddDisk(ctx context.Context, q DiskAddRequest) (DiskAddReply, 
 	if err := rememberDisk(r.opt.Dir, path); err != nil {
 		return reply, err
 	}
-	return reply, r.inspect(ctx, func(r *Runtime) { r.disks.add(path) })
+	if err := r.inspect(ctx, func(r *Runtime) { r.disks.add(path) }); err != nil {
+		return reply, err
+	}
+	return reply, r.untilDiskSettles(ctx, path)
+}
+
+// untilDiskSettles waits until a disk that was added is in use, or will not be.
+func (r *Runtime) untilDiskSettles(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	why := ""
+	err := r.until(ctx, func(r *Runtime) bool {
+		for _, s := range r.disks.slots {
+			if s.path == path {
+				why = s.err
+				return s.state == slotOpen || s.state == slotRefused || s.state == slotFailed || s.state == slotAbsent
+			}
+		}
+		return true
+	})
+	if err == nil && why != "" {
+		err = fmt.Errorf("disk %s was added but cannot be used: %s", path, why)
+	}
+	return err
 }
 
 // rememberDisk adds a path to the list that Start reads.
@@ -153,7 +176,7 @@ func (m *diskManager) inUse(path string) string {
 		if s.path == path && (s.state == slotOpen || s.state == slotOpening || s.state == slotProbing) {
 			return fmt.Sprintf("disk %d, %s", s.id, slotNames[s.state])
 		}
-		if s.path == path && s.dev != nil { // waiting: let go of it
+		if s.path == path && s.dev != nil { // waiting: it lets go of it
 			m.closeDevice(s)
 			s.state = slotAbsent
 		}

@@ -102,7 +102,7 @@ func Start(opt Options) (*Runtime, error) {
 // open takes everything that can fail, before any goroutine runs.
 func (r *Runtime) open() error {
 	if err := r.cfg.Validate(); err != nil && r.opt.Listener == nil {
-		return fmt.Errorf("configuration in %s:\n%w", r.opt.Dir, err)
+		return fmt.Errorf("%s: %w", r.opt.Dir, err)
 	}
 	var err error
 	if r.id, err = loadIdentity(r.opt.Dir); err != nil {

@@ -100,6 +100,6 @@ func printCheck(w io.Writer, path string, r *store.CheckReport) {
 			fmt.Fprintf(w, "and %d more: --json\n", uint64(len(r.Damage)-i)+r.More)
 			return
 		}
-		fmt.Fprintln(w, wrap(fmt.Sprintf("! %s at %d: %s", d.Place, d.Offset, d.Text), "  ", 100))
+		fmt.Fprintln(w, wrap(fmt.Sprintf("! %s at %d: %s", d.Place, d.Offset, d.Text), "  ", outputColumns))
 	}
 }

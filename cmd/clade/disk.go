@@ -54,8 +54,8 @@ func printDisks(w io.Writer, s *runtime.Status) {
 	tw.Render()
 	for _, d := range s.LocalDisks {
 		if d.Err != "" {
-			fmt.Fprintln(w, wrap(fmt.Sprintf("! %s: %s", d.Path, d.Err), "  ", 100))
-			fmt.Fprintln(w, wrap("  -> "+d.Do, "     ", 100))
+			fmt.Fprintln(w, wrap(fmt.Sprintf("! %s: %s", d.Path, d.Err), "  ", outputColumns))
+			fmt.Fprintln(w, wrap("  -> "+d.Do, "     ", outputColumns))
 		}
 	}
 }

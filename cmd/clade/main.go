@@ -16,6 +16,9 @@ const (
 	exitUnreachable = 3 // no answer from the node, or no such thing
 )
 
+// outputColumns is how wide what commands print may be; scripts in tests are not wrapped, since their paths vary.
+var outputColumns = 100
+
 // cliError is an error with the exit code that scripts see and the next step for people.
 type cliError struct {
 	code int
@@ -102,11 +105,13 @@ func run(root *cobra.Command) int {
 	switch {
 	case errors.As(err, &coder):
 		code = coder.ExitCode()
-	case strings.HasPrefix(err.Error(), "unknown command"):
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"): // cobra's own
 		code = exitUsage
 	}
 	if msg := err.Error(); msg != "" {
-		fmt.Fprintln(root.ErrOrStderr(), "clade: "+msg)
+		for _, line := range strings.Split("clade: "+msg, "\n") {
+			fmt.Fprintln(root.ErrOrStderr(), wrap(line, "  ", outputColumns))
+		}
 	}
 	return code
 }

@@ -85,7 +85,7 @@ func (f *serveFlags) config() (runtime.Config, error) {
 		c.SAN = f.san
 	}
 	if err := c.Validate(); err != nil {
-		return c, failure(exitUsage, "Correct "+f.dir+"/config.toml, or the flags.", "the configuration is wrong:\n%w", err)
+		return c, failure(exitUsage, "Correct "+f.dir+"/config.toml, or the flags.", "%w", err)
 	}
 	return c, nil
 }

@@ -148,7 +148,10 @@ It can be repeated after a failure.`,
 func setupError(err error) error {
 	var refused *runtime.RefusedError
 	var silent *runtime.UnreachableError
+	var config *runtime.ConfigError
 	switch {
+	case errors.As(err, &config):
+		return failure(exitUsage, "", "%w", err)
 	case errors.As(err, &refused):
 		next := ""
 		if refused.Next != "" {

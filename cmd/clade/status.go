@@ -209,9 +209,9 @@ func printProblems(w io.Writer, s *runtime.Status) {
 		if at, ok := s.SinceMs[p.Key]; ok && s.NowMs-at >= 1000 {
 			since = fmt.Sprintf(" (for %s)", shortDuration(s.NowMs-at))
 		}
-		fmt.Fprintln(w, wrap("! "+p.What+since, "  ", 100))
+		fmt.Fprintln(w, wrap("! "+p.What+since, "  ", outputColumns))
 		if p.Do != "" {
-			fmt.Fprintln(w, wrap("  -> "+p.Do, "     ", 100))
+			fmt.Fprintln(w, wrap("  -> "+p.Do, "     ", outputColumns))
 		}
 	}
 }
@@ -255,7 +255,7 @@ func printNodes(w io.Writer, s *runtime.Status, rowsMax int) {
 			tw.AppendRow(table.Row{fmt.Sprintf("and %d more", len(s.Nodes)-i), "", "", "", "", "clade node list"})
 			break
 		}
-		tw.AppendRow(table.Row{cut(n.Name, 20), n.State, cut(n.Addr, 28), n.Owns, sanText(n.Paths), nodeNote(s, &n)})
+		tw.AppendRow(table.Row{cut(n.Name, 18), n.State, cut(n.Addr, 22), n.Owns, sanText(n.Paths), cut(nodeNote(s, &n), 30)})
 	}
 	tw.Render()
 }
