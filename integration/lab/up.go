@@ -98,7 +98,7 @@ func (l *Lab) make(ctx context.Context, tell func(string)) error {
 	tell("health")
 	healthy, cancel := context.WithTimeout(ctx, healthyMax)
 	defer cancel()
-	if err := l.Await(healthy, "health", l.Healthy); err != nil {
+	if err := AwaitHealthy(healthy, l); err != nil {
 		return l.withLogs(err)
 	}
 	l.Phase = phaseUp
