@@ -61,10 +61,11 @@ func Await(ctx context.Context, s Site, what string, ok func(*NodeStatus) bool) 
 // AwaitHealthy waits until all nodes are up and all volumes are served and complete.
 func AwaitHealthy(ctx context.Context, s Site) error {
 	spec := s.Shape()
-	return Await(ctx, s, "health", func(st *NodeStatus) bool { return healthy(spec, st) })
+	return Await(ctx, s, "health", func(st *NodeStatus) bool { return IsHealthy(spec, st) })
 }
 
-func healthy(spec Spec, s *NodeStatus) bool {
+// IsHealthy says that a cluster of this shape has all nodes up and all volumes served and complete.
+func IsHealthy(spec Spec, s *NodeStatus) bool {
 	if s.Health != "healthy" || len(s.Nodes) != spec.Nodes+spec.Witnesses || len(s.Volumes) != spec.Slots {
 		return false
 	}
