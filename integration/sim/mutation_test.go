@@ -10,6 +10,7 @@ import (
 
 	"clade/membership"
 	"clade/raid"
+	"clade/store"
 )
 
 var (
@@ -23,36 +24,50 @@ type mutation struct {
 	set   func(name string)
 	first []uint64 // tried first
 	rule  string
-	tweak func(*shape)
+	tweak profile
 }
 
 func setRaid(name string)       { raid.Mutate(name) }
 func setMembership(name string) { membership.Mutation = name }
 
+func setStore(name string) { store.Mutate(name) }
+
 // mutations are the rules with a hook. Those that no seed can notice are listed in docs/testing.md with the reason.
 var mutations = []mutation{
-	{name: "ACK_EARLY", set: setRaid, rule: "a commit waits for a disk until Raft has marked it stale (A.4.4, C8)"},
-	{name: "ADMIT_EARLY", set: setRaid, rule: "InSync only when the disk has acknowledged everything (A.4.5, C8)"},
-	{name: "KEEP_UNREACHED", set: setRaid, rule: "in-sync after a takeover are the disks that answered (A.4, C1)"},
-	{name: "S_ACKED", set: setRaid, rule: "a disk goes stale as of the commit point (A.4.4, C2)"},
-	{name: "S_END", set: setRaid, rule: "who is left out of F is stale as of C0 (A.1, C2)"},
-	{name: "C32", set: setRaid, rule: "liars are stale as of 0 (A.1, C32)"},
-	{name: "RECON_NOHIST", set: setRaid, rule: "reports are filtered by the history (A.4, C10)"},
-	{name: "STALE_NO_CAS", set: func(n string) { setRaid(n); setMembership(n) }, rule: "Stale compares epoch and version (A.1, C7)"},
-	{name: "INSYNC_NO_CAS", set: func(n string) { setRaid(n); setMembership(n) }, rule: "InSync compares epoch and version (A.1, C7)"},
-	{name: "JOIN_INFLIGHT", set: setRaid, rule: "Regions only when the batches formed without the disk have committed (A.4.5, C23)"},
-	{name: "FILL_UNLOCKED", set: setRaid, rule: "a Fill is made under the region's lock (A.4.5, C13)"},
-	{name: "READ_MIX", set: setRaid, rule: "a rebuild takes k blocks as of one seq (A.4.6, C14)"},
-	{name: "READ_UNCOMMITTED", set: setRaid, rule: "reads see the committed view (A.4.6, C14)"},
-	{name: "C19", set: setRaid, rule: "a reservation is answered when the pipeline is clean (A.4.8, C19)"},
-	{name: "FORGET_PROMISE", set: setMembership, rule: "a voter is silent for Dmax after its start (A.2, C5)"},
-	{name: "FORGET_REVOKE", set: setMembership, rule: "a revocation is durable (A.2, C5)"},
-	{name: "NOT_BINDING", set: setMembership, rule: "a Yes to a revocation binds the voter (A.2, C5)"},
-	{name: "NOT_JOINT", set: setMembership, rule: "lease voters change through a joint phase (A.1, C6)"},
-	{name: "KEEP_OLD_LEASE", set: setMembership, rule: "the lease is computed anew when the voters change (A.2, C6)"},
-	{name: "BOOT_NO_PROOF", set: setMembership, rule: "a held term needs proof of death (A.1, C30)"},
-	{name: "TAKEOVER_LIVE", set: setMembership, rule: "no takeover from a living owner (A.1)"},
-	{name: "WON_FOR_EVER", set: setMembership, rule: "who won is told so only while it is true (A.1, C20)"},
+	{name: "ACK_EARLY", tweak: stressed, set: setRaid, rule: "a commit waits for a disk until Raft has marked it stale (A.4.4, C8)"},
+	{name: "ADMIT_EARLY", tweak: stressed, set: setRaid, rule: "InSync only when the disk has acknowledged everything (A.4.5, C8)"},
+	{name: "KEEP_UNREACHED", tweak: stressed, set: setRaid, rule: "in-sync after a takeover are the disks that answered (A.4, C1)"},
+	{name: "S_ACKED", tweak: stressed, set: setRaid, rule: "a disk goes stale as of the commit point (A.4.4, C2)"},
+	{name: "S_END", tweak: stressed, set: setRaid, rule: "who is left out of F is stale as of C0 (A.1, C2)"},
+	{name: "C32", tweak: stressed, set: setRaid, rule: "liars are stale as of 0 (A.1, C32)"},
+	{name: "RECON_NOHIST", tweak: stressed, set: setRaid, rule: "reports are filtered by the history (A.4, C10)"},
+	{name: "STALE_NO_CAS", tweak: stressed, set: func(n string) { setRaid(n); setMembership(n) }, rule: "Stale compares epoch and version (A.1, C7)"},
+	{name: "INSYNC_NO_CAS", tweak: stressed, set: func(n string) { setRaid(n); setMembership(n) }, rule: "InSync compares epoch and version (A.1, C7)"},
+	{name: "JOIN_INFLIGHT", tweak: stressed, set: setRaid, rule: "Regions only when the batches formed without the disk have committed (A.4.5, C23)"},
+	{name: "FILL_UNLOCKED", tweak: stressed, set: setRaid, rule: "a Fill is made under the region's lock (A.4.5, C13)"},
+	{name: "READ_MIX", tweak: stressed, set: setRaid, rule: "a rebuild takes k blocks as of one seq (A.4.6, C14)"},
+	{name: "READ_UNCOMMITTED", tweak: stressed, set: setRaid, rule: "reads see the committed view (A.4.6, C14)"},
+	{name: "C19", tweak: controlled, set: setRaid, rule: "a reservation is answered when the pipeline is clean (A.4.8, C19)"},
+	{name: "APPLY_EARLY", tweak: stressed, set: setStore, rule: "nothing is applied before it is committed (A.3, M3)"},
+	{name: "C25", tweak: stressed, set: setStore, rule: "only what the durable commit point covers is applied (A.3, C25)"},
+	{name: "NO_FENCE", tweak: stressed, set: setStore, rule: "a disk refuses lower epochs (A.3, C10)"},
+	{name: "FENCE_VOLATILE", tweak: stressed, set: setStore, rule: "the fence is durable before the report (A.3, C10)"},
+	{name: "NO_TRUNC", tweak: stressed, set: setStore, rule: "Start drops what the history declares void (A.3, C10)"},
+	{name: "TRUNC_BY_SEQ", tweak: stressed, set: setStore, rule: "records are cut by epoch and seq (A.3, C10)"},
+	{name: "FILL_NO_BASE", tweak: stressed, set: setStore, rule: "the last Fill raises base and commit (A.3, C9)"},
+	{name: "REPAIR_DROPS", tweak: stressed, set: setStore, rule: "a Fill kills images only of its own blocks (A.3, C21)"},
+	{name: "C22", tweak: stressed, set: setStore, rule: "a disk hears one stream (A.3, C22)"},
+	{name: "C15c", tweak: stressed, set: setStore, rule: "damage is no torn tail (A.3, C15)"},
+	{name: "C26", tweak: stressed, set: setStore, rule: "a disk remembers that it lied (A.3, C26)"},
+	{name: "C27", tweak: stressed, set: setStore, rule: "a live shard is never made anew silently (A.3, C27)"},
+	{name: "FORGET_PROMISE", tweak: leased, set: setMembership, rule: "a voter is silent for Dmax after its start (A.2, C5)"},
+	{name: "FORGET_REVOKE", tweak: leased, set: setMembership, rule: "a revocation is durable (A.2, C5)"},
+	{name: "NOT_BINDING", tweak: leased, set: setMembership, rule: "a Yes to a revocation binds the voter (A.2, C5)"},
+	{name: "NOT_JOINT", tweak: leased, set: setMembership, rule: "lease voters change through a joint phase (A.1, C6)"},
+	{name: "KEEP_OLD_LEASE", tweak: leased, set: setMembership, rule: "the lease is computed anew when the voters change (A.2, C6)"},
+	{name: "BOOT_NO_PROOF", tweak: leased, set: setMembership, rule: "a held term needs proof of death (A.1, C30)"},
+	{name: "TAKEOVER_LIVE", tweak: leased, set: setMembership, rule: "no takeover from a living owner (A.1)"},
+	{name: "WON_FOR_EVER", tweak: controlled, set: setMembership, rule: "who won is told so only while it is true (A.1, C20)"},
 }
 
 // TestMutations switches one rule off after the other: some seed must fail. It prints the table of docs/testing.md.
@@ -71,7 +86,7 @@ func TestMutations(t *testing.T) {
 				seeds = append(seeds, uint64(s+1))
 			}
 			for _, seed := range seeds {
-				r := runSeed(t, seed, options{tweak: m.tweak})
+				r := runSeed(t, seed, options{profile: m.tweak})
 				if r.failure != "" {
 					how, _, _ := strings.Cut(r.failure, "\n")
 					fmt.Fprintf(&table, "| %s | %s | %d | %s |\n", m.name, m.rule, seed, how[:min(len(how), 140)])

@@ -86,6 +86,7 @@ type options struct {
 	nodes    int
 	safetyNs int64
 	tweak    func(*shape)
+	profile  profile      // nil: the seed's own
 	echo     func(string) // every line of the timeline as it happens
 }
 
@@ -128,6 +129,13 @@ func newShape(seed uint64, o options) shape {
 		}
 	}
 	s.rates[faultPowerAll] *= 0.3
+	bend := o.profile
+	if bend == nil {
+		bend = profileOf(seed)
+	}
+	if o.nodes == 0 {
+		bend(&s)
+	}
 	if o.safetyNs > 0 {
 		s.safetyNs = o.safetyNs
 	}
