@@ -36,8 +36,9 @@ var slotNames = map[slotState]string{slotProbing: "probing", slotAbsent: "absent
 	slotOpening: "recovering", slotOpen: "open", slotFailed: "failed"}
 
 const (
-	probeAgainNs   = int64(5 * time.Second)
-	proposeAgainNs = int64(3 * time.Second)
+	probeAgainNs = int64(5 * time.Second)
+	// probeMaxNs is how long the other disks wait for one that is being probed, lest a copy be taken for the disk itself.
+	probeMaxNs = int64(5 * time.Second)
 )
 
 // diskSlot is one path of a disk. The core's goroutine owns it; probing and recovery run in goroutines of their own, which
@@ -48,6 +49,7 @@ type diskSlot struct {
 	err    string
 	do     string // what to do about err
 	nextNs int64  // when to try again
+	probed int64  // when the last probe began
 	dev    store.Device
 	ident  store.Identity
 	id     raid.DiskID
@@ -110,7 +112,7 @@ func (m *diskManager) add(path string) {
 
 // probe reads a disk's identity.
 func (m *diskManager) probe(s *diskSlot) {
-	s.state, s.err, s.do, s.id = slotProbing, "", "", 0
+	s.state, s.err, s.do, s.id, s.probed = slotProbing, "", "", 0, bootNs()
 	m.wg.Go(func() {
 		out := slotProbed{slot: s}
 		out.dev, out.err = m.r.openDevice(s.path)
@@ -149,25 +151,41 @@ func (m *diskManager) probed(x slotProbed) {
 		m.reject(s, x.err)
 		return
 	}
-	for _, o := range m.slots {
-		if o != s && o.dev != nil && o.ident.UUID == s.ident.UUID {
-			m.refuse(s, "remove one of the two from the node; if this is a new disk, format it: clade disk add --force",
-				"it is a copy of %s: both carry the UUID %s", o.path, uuidString(s.ident.UUID))
-			return
-		}
-	}
 	if s.ident.Cluster != [16]byte(m.r.id.Cluster) {
 		m.refuse(s, "to reuse it here, destroying what it holds: clade disk add --force", "it belongs to another cluster")
 		return
 	}
+	for _, o := range m.slots {
+		if o == s || o.ident.UUID != s.ident.UUID || o.state != slotWaiting && o.state != slotOpening && o.state != slotOpen {
+			continue
+		}
+		const do = "remove the copy from the node's disks and restart the node; to use it as a disk of its own: clade disk add --force"
+		m.refuse(s, do, "it is a copy of %s, or that one is of it: both carry the UUID %s", o.path, uuidString(s.ident.UUID))
+		if o.state == slotWaiting { // nobody can tell which of the two is the disk
+			m.refuse(o, do, "it is a copy of %s, or that one is of it: both carry the UUID %s", s.path, uuidString(s.ident.UUID))
+		}
+		return
+	}
 	s.state = slotWaiting
-	m.admit(m.r.node.State(), s)
+	m.follow(m.r.node.State())
+}
+
+// probing reports whether a probe is under way that the other disks wait for.
+func (m *diskManager) probing() bool {
+	now := bootNs()
+	for _, s := range m.slots {
+		if s.state == slotProbing && now-s.probed < probeMaxNs {
+			return true
+		}
+	}
+	return false
 }
 
 // reject takes a disk that could not be opened or read out of use.
 func (m *diskManager) reject(s *diskSlot, err error) {
 	m.closeDevice(s)
 	s.state, s.err, s.nextNs = slotAbsent, err.Error(), bootNs()+probeAgainNs
+	s.ident = store.Identity{}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		s.do = "connect the disk, or take its path out of the node's list: clade disk forget"
@@ -198,10 +216,13 @@ func (m *diskManager) closeDevice(s *diskSlot) {
 
 // follow admits waiting disks when the applied state has changed, and lets go of those that are another node's now.
 func (m *diskManager) follow(s *membership.State) {
+	probing := m.probing()
 	for _, x := range m.slots {
 		switch x.state {
 		case slotWaiting:
-			m.admit(s, x)
+			if !probing {
+				m.admit(s, x)
+			}
 		case slotOpen:
 			row := s.Disk(x.id)
 			if row == nil || row.Node != m.r.id.Node || row.AttachGen != x.gen || row.State == membership.DiskDetached {
@@ -318,13 +339,14 @@ func (m *diskManager) report(s *diskSlot, state membership.DiskState) {
 	})
 }
 
-// tick tries absent disks again.
+// tick tries absent disks again, and admits what a slow probe has held up.
 func (m *diskManager) tick(now int64) {
 	for _, s := range m.slots {
 		if s.state == slotAbsent && now >= s.nextNs {
 			m.probe(s)
 		}
 	}
+	m.follow(m.r.node.State())
 }
 
 // enqueue hands requests to the workers, keeping the order of each disk's.

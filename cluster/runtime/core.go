@@ -179,6 +179,7 @@ func (r *Runtime) pathState(now int64, s sanState) {
 }
 
 func (r *Runtime) sanOpened(x sanOpened) {
+	x.p.late = true
 	if err := x.p.open(x.port); err != nil {
 		r.log.Error("a SAN interface does not take a serving MAC", "path", x.p.path, "err", err)
 	}
@@ -235,6 +236,10 @@ func (r *Runtime) sendFrames(frames []cluster.TxFrame) {
 		f := &frames[i]
 		if f.Path < len(r.ports) {
 			p := r.ports[f.Path]
+			if p.late && [6]byte(f.Header[6:12]) == [6]byte{} {
+				mac := p.port.MAC() // the node did not know it when it was made
+				copy(f.Header[6:12], mac[:])
+			}
 			p.tx = append(p.tx, link.TxFrame{Header: f.Header, Payload: f.Payload})
 		}
 	}
@@ -288,7 +293,7 @@ func (r *Runtime) Admin(ctx context.Context, req cluster.AdminRequest) (cluster.
 		return res.reply, res.err
 	case <-ctx.Done():
 		return cluster.AdminReply{}, ctx.Err()
-	case <-r.done:
+	case <-r.quit:
 		return cluster.AdminReply{}, errStopped
 	}
 }
@@ -300,6 +305,7 @@ type inspection struct {
 }
 
 // inspect runs look in the core's goroutine, between two turns. It must be quick, and keep nothing that belongs to the node.
+// After an error look may still run: what it writes to must not be read then.
 func (r *Runtime) inspect(ctx context.Context, look func(*Runtime)) error {
 	x := inspection{look, make(chan struct{})}
 	if !r.inbox.put(x) {
@@ -310,7 +316,7 @@ func (r *Runtime) inspect(ctx context.Context, look func(*Runtime)) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-r.done:
+	case <-r.quit:
 		return errStopped
 	}
 }

@@ -31,6 +31,7 @@ type sanPort struct {
 	tx     []link.TxFrame
 	why    string // what the watch said last
 	known  bool
+	late   bool // it was opened after the node was made
 
 	sectorCount uint8
 

@@ -252,7 +252,7 @@ func printNodes(w io.Writer, s *runtime.Status, rowsMax int) {
 	tw.AppendHeader(table.Row{"NODE", "STATE", "ADDRESS", "OWNS", "SAN", "NOTE"})
 	for i, n := range s.Nodes {
 		if rowsMax > 0 && i == rowsMax && len(s.Nodes) > rowsMax+1 {
-			tw.AppendRow(table.Row{fmt.Sprintf("and %d more", len(s.Nodes)-i), "", "", "", "", "clade node list"})
+			tw.AppendRow(table.Row{fmt.Sprintf("+%d more", len(s.Nodes)-i), "", "see clade node list"})
 			break
 		}
 		tw.AppendRow(table.Row{cut(n.Name, 18), n.State, cut(n.Addr, 22), n.Owns, sanText(n.Paths), cut(nodeNote(s, &n), 30)})
@@ -295,7 +295,7 @@ func printVolumes(w io.Writer, s *runtime.Status, rowsMax int) {
 	tw.AppendHeader(table.Row{"VOLUME", "NAME", "SIZE", "LAYOUT", "HEALTH", "OWNER", "IN SYNC"})
 	for i, v := range s.Volumes {
 		if rowsMax > 0 && i == rowsMax && len(s.Volumes) > rowsMax+1 {
-			tw.AppendRow(table.Row{fmt.Sprintf("and %d more", len(s.Volumes)-i), "", "", "", "", "", "clade volume list"})
+			tw.AppendRow(table.Row{fmt.Sprintf("+%d more", len(s.Volumes)-i), "see clade volume list"})
 			break
 		}
 		owner := v.OwnerName
