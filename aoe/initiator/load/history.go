@@ -48,10 +48,11 @@ func (c *CopyRecord) covers(lba uint64) bool {
 
 // Recorder collects a history. All its methods may be called by any goroutine.
 type Recorder struct {
-	mu      sync.Mutex
-	records []*Record
-	tracked map[copyKey]copyPlace
-	damaged int
+	mu       sync.Mutex
+	records  []*Record
+	tracked  map[copyKey]copyPlace
+	damaged  int
+	answered int
 }
 
 type copyKey struct {
@@ -128,6 +129,7 @@ func (r *Recorder) End(nowNs int64, rec *Record, status Status, data []byte) {
 	rec.Status, rec.Values = status, values
 	if status != Open {
 		rec.ReturnNs = nowNs
+		r.answered++
 	}
 	r.damaged += bad
 }
@@ -156,4 +158,11 @@ func (r *Recorder) Records() []*Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.records
+}
+
+// Answered is how many operations have been answered so far, with success or an error.
+func (r *Recorder) Answered() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.answered
 }
