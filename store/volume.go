@@ -46,7 +46,7 @@ type volume struct {
 	applied   raid.Seq
 	base      raid.Seq
 	based     raid.Seq // base as far as it is durable
-	shards    []shard // sorted by extent, generation
+	shards    []shard  // sorted by extent, generation
 
 	log     []*record // not applied, ascending seq
 	overlay map[blockID][]image
