@@ -70,9 +70,7 @@ func Check(dev Device, progress func(done, total uint64)) (CheckReport, error) {
 		for _, s := range v.shards {
 			rep.Shards++
 			for i := range s.Regions {
-				if err := d.checkRegion(&rep, v, s, i, pending); err != nil {
-					return rep, fmt.Errorf("store: check: volume %d extent %d region %d: %w", v.id, s.Extent, i, err)
-				}
+				d.checkRegion(&rep, v, s, i, pending)
 				rep.Regions++
 				if progress != nil {
 					progress(rep.Regions, total)
@@ -144,16 +142,17 @@ type blockKey struct {
 	id  blockID
 }
 
-func (d *Disk) checkRegion(rep *CheckReport, v *volume, s shard, region uint32, pending map[blockKey]bool) error {
+func (d *Disk) checkRegion(rep *CheckReport, v *volume, s shard, region uint32, pending map[blockKey]bool) {
 	slot := s.slot + uint64(region)
-	p, err := readPage(d.dev, d.super, slot, pageID{v.id, s.Extent, s.Gen, region})
-	if err != nil {
-		return err
+	torn := false // the next Open writes it anew
+	for at := range uint32(raid.BlocksPerRegion) {
+		torn = torn || pending[blockKey{v.id, blockID{s.Extent, s.Gen, region*raid.BlocksPerRegion + at}}]
 	}
+	p := readPage(d.dev, d.super, slot, pageID{v.id, s.Extent, s.Gen, region}, torn)
 	if p.bad {
 		rep.add(Damage{Place: "page", Volume: v.id, Extent: s.Extent, Region: region, Offset: d.super.pageOffset(slot, 0),
 			Text: "no whole page of checksums: the region's blocks are read from other disks"})
-		return nil
+		return
 	}
 	b := d.oneByOneOrAll(slot)
 	for at := range uint32(raid.BlocksPerRegion) {
@@ -167,7 +166,6 @@ func (d *Disk) checkRegion(rep *CheckReport, v *volume, s shard, region uint32, 
 				Offset: d.super.dataOffset(slot) + int64(at)*raid.BlockBytes, Text: "checksum: the block is rebuilt when it is read"})
 		}
 	}
-	return nil
 }
 
 // oneByOneOrAll reads a region, block by block where a read of all fails.

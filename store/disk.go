@@ -25,13 +25,14 @@ type Disk struct {
 	pages *pageCache
 	vols  []*volume // sorted by id
 
-	building *group
-	inflight *group
-	ready    []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
-	failed   error
-	lastNs   int64 // last Step
-	stats    Stats
-	checkNs  int64
+	building  *group
+	inflight  *group
+	ready     []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
+	failed    error
+	replaying bool  // Open has not yet checkpointed: pages may be torn
+	lastNs    int64 // last Step
+	stats     Stats
+	checkNs   int64
 }
 
 // Stats counts what a disk has done. Counters only grow.

@@ -11,72 +11,51 @@ import (
 var zeroBlock = make([]byte, raid.BlockBytes)
 
 // page returns a region's checksums.
-func (d *Disk) page(v *volume, slot uint64, id pageID) (*page, error) {
+func (d *Disk) page(slot uint64, id pageID) *page {
 	if p := d.pages.get(slot); p != nil && p.id == id {
-		return p, nil
+		return p
 	}
-	p, err := readPage(d.dev, d.super, slot, id)
-	if err != nil {
-		return nil, fmt.Errorf("volume %d extent %d region %d: checksums: %w", v.id, id.extent, id.region, err)
-	}
+	p := readPage(d.dev, d.super, slot, id, d.replaying)
 	d.pages.put(p)
-	return p, nil
+	return p
 }
 
 // blocks fills out with the newest versions at or below limit of the blocks from first on, all of one region: from the
 // journal's overlay, else in place if the checksum is right. What cannot be trusted stays nil.
-func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid.Seq) error {
-	var place []byte
-	base := first % raid.BlocksPerRegion
+func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid.Seq) {
+	from, to := len(out), 0 // the stretch that has to be read in place
 	for i := range out {
 		no := first + uint32(i)
-		if b := v.newest(blockID{p.id.extent, p.id.gen, no}, limit); b != nil {
+		switch b := v.newest(blockID{p.id.extent, p.id.gen, no}, limit); {
+		case b != nil:
 			out[i] = b
-			continue
-		}
-		at := base + uint32(i)
-		switch {
 		case p.bad:
 			d.stats.BadBlocks++
-			continue
-		case !p.has(at):
+		case !p.has(no % raid.BlocksPerRegion):
 			out[i] = zeroBlock
-			continue
-		}
-		if place == nil { // the rest in one read
-			place = make([]byte, (len(out)-i)*raid.BlockBytes)
-			if _, err := d.dev.ReadAt(place, d.super.dataOffset(p.slot)+int64(at)*raid.BlockBytes); err != nil {
-				place = d.oneByOne(p.slot, at, len(out)-i)
-			}
-			base, place = at, place[:len(place):len(place)]
-			first, out = no, out[i:]
-			return d.inPlace(v, p, first, out, limit, place)
+		default:
+			from, to = min(from, i), i+1
 		}
 	}
-	return nil
-}
-
-// inPlace is the rest of blocks, with the bytes in place at hand.
-func (d *Disk) inPlace(v *volume, p *page, first uint32, out [][]byte, limit raid.Seq, place []byte) error {
-	for i := range out {
-		no := first + uint32(i)
-		if b := v.newest(blockID{p.id.extent, p.id.gen, no}, limit); b != nil {
-			out[i] = b
+	if from >= to {
+		return
+	}
+	at := first%raid.BlocksPerRegion + uint32(from)
+	place := make([]byte, (to-from)*raid.BlockBytes)
+	if readFull(d.dev, place, d.super.dataOffset(p.slot)+int64(at)*raid.BlockBytes) != nil {
+		place = d.oneByOne(p.slot, at, to-from)
+	}
+	for i := from; i < to; i++ {
+		if out[i] != nil {
 			continue
 		}
-		at := no % raid.BlocksPerRegion
-		if !p.has(at) {
-			out[i] = zeroBlock
-			continue
-		}
-		b := place[i*raid.BlockBytes : (i+1)*raid.BlockBytes : (i+1)*raid.BlockBytes]
-		if crcOf(b) != p.crc[at] {
+		b := place[(i-from)*raid.BlockBytes : (i-from+1)*raid.BlockBytes : (i-from+1)*raid.BlockBytes]
+		if crcOf(b) != p.crc[(first+uint32(i))%raid.BlocksPerRegion] {
 			d.stats.BadBlocks++
 			continue
 		}
 		out[i] = b
 	}
-	return nil
 }
 
 // oneByOne reads blocks each by itself, after a read of all of them has failed: a latent error costs one block, not the disk.
@@ -124,48 +103,30 @@ func (d *Disk) write(v *volume, puts []put) error {
 		i = j
 	}
 	for i := range puts {
-		if err := d.note(v, &puts[i]); err != nil {
-			return err
-		}
+		d.note(&puts[i])
 	}
 	return nil
 }
 
 // note stores a block's checksum and its region's last change.
-func (d *Disk) note(v *volume, q *put) error {
-	p, err := d.page(v, q.slot, q.id)
-	if err != nil {
-		return err
-	}
+func (d *Disk) note(q *put) {
+	p := d.page(q.slot, q.id)
 	if p.bad {
-		if err := d.distrust(p); err != nil {
-			return err
-		}
+		d.distrust(p)
 	}
 	p.set(q.block, crcOf(q.data))
 	p.rseq = max(p.rseq, q.rseq)
 	d.pages.touch(p)
-	return nil
 }
 
 // distrust makes a page out of none: each block gets a checksum that what is in place does not have, so that all stay bad until
-// they are written (S6).
-func (d *Disk) distrust(p *page) error {
-	p.bad, p.version = false, 0
+// they are written (S6). Its version is far above what a copy that cannot be read may have, should it come back.
+func (d *Disk) distrust(p *page) {
+	p.bad = false
+	p.version += 1 << 32
 	for at := range uint32(raid.BlocksPerRegion) {
-		b := d.oneByOne(p.slot, at, 1)
-		p.set(at, ^crcOf(b))
+		p.set(at, ^crcOf(d.oneByOne(p.slot, at, 1)))
 	}
-	b := make([]byte, 2*pageBytes)
-	if err := readFull(d.dev, b, d.super.pageOffset(p.slot, 0)); err != nil {
-		return err
-	}
-	for which := range 2 { // above whatever may be there
-		if q, ok := decodePage(b[which*pageBytes:(which+1)*pageBytes], p.id); ok {
-			p.version = max(p.version, q.version)
-		}
-	}
-	return nil
 }
 
 // freshPages makes the pages of shards anew: nothing written. They are durable with the next sync.
@@ -176,10 +137,7 @@ func (d *Disk) freshPages(v *volume, shards []shard) error {
 			slot := s.slot + uint64(i)
 			id := pageID{v.id, s.Extent, s.Gen, i}
 			d.pages.forget(slot)
-			old, err := readPage(d.dev, d.super, slot, id)
-			if err != nil {
-				return fmt.Errorf("volume %d: make shard of extent %d: %w", v.id, s.Extent, err)
-			}
+			old := readPage(d.dev, d.super, slot, id, true)
 			p := page{id: id, slot: slot, version: old.version + 1}
 			p.encode(b[:pageBytes])
 			p.version++

@@ -22,6 +22,7 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 	if cfg.AttachGen > d.super.AttachGen {
 		return nil, fmt.Errorf("store: disk %d, generation %d of %d: %w", d.super.Disk, d.super.AttachGen, cfg.AttachGen, ErrGeneration)
 	}
+	d.replaying = true
 	damaged, err := d.replay(img)
 	if err != nil {
 		return nil, fmt.Errorf("store: disk %d: replay: %w", d.super.Disk, err)
@@ -43,6 +44,7 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 			break
 		}
 	}
+	d.replaying = false
 	if damaged { // what comes after the damage is unreachable: begin a new chain beyond it
 		if err := d.restartJournal(); err != nil {
 			return nil, fmt.Errorf("store: disk %d: %w", d.super.Disk, err)

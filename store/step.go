@@ -225,10 +225,7 @@ func (d *Disk) doFill(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 		return d.refuse(out, r, "volume %d fill: %s", v.id, bad)
 	}
 	if len(r.Blocks) > 0 {
-		if why, err := d.fillGuard(v, r); err != nil {
-			_ = d.fail(err)
-			return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
-		} else if why != "" {
+		if why := d.fillGuard(v, r); why != "" {
 			return d.refuse(out, r, "volume %d fill as of %d: %s", v.id, r.S, why)
 		}
 	}
@@ -257,30 +254,26 @@ func (d *Disk) doFill(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 }
 
 // fillGuard refuses a Fill that comes after newer changes of its region (B: C13).
-func (d *Disk) fillGuard(v *volume, r *raid.DiskRequest) (string, error) {
+func (d *Disk) fillGuard(v *volume, r *raid.DiskRequest) string {
 	slot := uint64(0)
 	for i := range r.Blocks {
 		b := &r.Blocks[i]
 		if b.Extent != r.Extent || b.Gen != r.Gen || b.No/raid.BlocksPerRegion != r.Region {
-			return "blocks of more than one region", nil
+			return "blocks of more than one region"
 		}
 		slot, _, _ = v.slotOf(idOf(b))
 	}
 	for i := len(v.log) - 1; i >= 0 && v.log[i].Seq > r.S; i-- {
 		for k := range v.log[i].Blocks {
 			if b := &v.log[i].Blocks[k]; b.Extent == r.Extent && b.Gen == r.Gen && b.No/raid.BlocksPerRegion == r.Region {
-				return fmt.Sprintf("the region has record %d", v.log[i].Seq), nil
+				return fmt.Sprintf("the region has record %d", v.log[i].Seq)
 			}
 		}
 	}
-	p, err := d.page(v, slot, pageID{v.id, r.Extent, r.Gen, r.Region})
-	if err != nil {
-		return "", err
+	if p := d.page(slot, pageID{v.id, r.Extent, r.Gen, r.Region}); !p.bad && p.rseq > r.S {
+		return fmt.Sprintf("the region has changed at %d", p.rseq)
 	}
-	if !p.bad && p.rseq > r.S {
-		return fmt.Sprintf("the region has changed at %d", p.rseq), nil
-	}
-	return "", nil
+	return ""
 }
 
 // doRegions answers when each region of a shard changed last. A region whose page is damaged may have changed at any time.
@@ -292,11 +285,7 @@ func (d *Disk) doRegions(out []raid.DiskReply, v *volume, r *raid.DiskRequest) [
 	rep := d.reply(r, raid.RepRegions)
 	rep.Extent, rep.Regions = r.Extent, make([]raid.Seq, s.Regions)
 	for i := range rep.Regions {
-		p, err := d.page(v, s.slot+uint64(i), pageID{v.id, s.Extent, s.Gen, uint32(i)})
-		if err != nil {
-			_ = d.fail(err)
-			return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
-		}
+		p := d.page(s.slot+uint64(i), pageID{v.id, s.Extent, s.Gen, uint32(i)})
 		rep.Regions[i] = p.rseq
 		if p.bad {
 			rep.Regions[i] = 1 << 62
@@ -322,22 +311,16 @@ func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 	}
 	region := r.First / raid.BlocksPerRegion
 	slot := s.slot + uint64(region)
-	p, err := d.page(v, slot, pageID{v.id, s.Extent, s.Gen, region})
-	if err == nil {
-		rep := d.reply(r, raid.RepRead)
-		rep.Extent, rep.First, rep.R = r.Extent, r.First, p.rseq
-		rep.Blocks = make([][]byte, r.Count)
-		limit := r.S
-		if mutated("READ_UNCOMMITTED") {
-			limit = 1 << 62
-		}
-		err = d.blocks(v, p, r.First, rep.Blocks, limit)
-		if err == nil {
-			return append(out, rep)
-		}
+	p := d.page(slot, pageID{v.id, s.Extent, s.Gen, region})
+	rep := d.reply(r, raid.RepRead)
+	rep.Extent, rep.First, rep.R = r.Extent, r.First, p.rseq
+	rep.Blocks = make([][]byte, r.Count)
+	limit := r.S
+	if mutated("READ_UNCOMMITTED") {
+		limit = 1 << 62
 	}
-	_ = d.fail(err)
-	return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+	d.blocks(v, p, r.First, rep.Blocks, limit)
+	return append(out, rep)
 }
 
 // doWipe makes all shards of the volume anew.
