@@ -112,6 +112,28 @@ func (d *hostDisk) processGone() { d.gate.left = -1 }
 // powerLoss loses or tears what was not synced.
 func (d *hostDisk) powerLoss() { d.dev.Crash() }
 
+// check is store.Check of what a crash has left, now and then, as it takes real time. One torn superblock of two is no damage.
+func (d *hostDisk) check() {
+	w := d.h.w
+	if d.gate.gone || w.atlas.victim(d.h.index) || !w.rnd.chance(0.2) {
+		return
+	}
+	rep, err := store.Check(d.dev, nil)
+	if err != nil {
+		w.fail("disk %d after a crash: %v", d.number, err)
+	}
+	torn := 0
+	for _, x := range rep.Damage {
+		if x.Place == "superblock" {
+			torn++
+		}
+		if x.Place != "superblock" || torn > 1 {
+			w.fail("disk %d after a crash: %+v", d.number, x)
+		}
+	}
+	w.stats.diskChecks++
+}
+
 // rot damages sectors: silently, or so that they cannot be read. Most lie in the data of shards, some in checksum pages and
 // in the journal.
 func (d *hostDisk) rot(r random) {
@@ -127,7 +149,7 @@ func (d *hostDisk) rot(r random) {
 	}
 	n := r.between(1, 64) * sectorBytes
 	off = min(off, d.dev.Size()-n) / sectorBytes * sectorBytes
-	if off < meta+journalBytes || r.chance(0.5) { // a journal that cannot be read at all keeps the disk from being opened
+	if off < meta+journalBytes+int64(d.capacityMiB)*8192 || r.chance(0.5) { // journal or pages that cannot be read keep the disk from being opened
 		d.dev.Rot(off, n)
 	} else {
 		d.dev.Latent(off, n)

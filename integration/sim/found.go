@@ -89,7 +89,7 @@ func (w *world) operate(kind string, body membership.Body) cluster.AdminReply {
 		if got != nil && got.Err == "" {
 			return true
 		}
-		if p := w.hosts[0].proc; p != nil && (asked < 0 || w.sched.nowNs-asked > second || got != nil && w.sched.nowNs-asked > 100*ms) {
+		if p := w.hosts[0].proc; p != nil && (asked < 0 || w.sched.nowNs-asked > 11*second || got != nil && w.sched.nowNs-asked > 100*ms) {
 			asked, got = w.sched.nowNs, nil
 			p.ask(cluster.AdminRequest{Kind: "propose", Type: kind, Body: b}, func(r cluster.AdminReply) {
 				got = &r

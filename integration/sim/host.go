@@ -133,6 +133,7 @@ func (h *host) crashNow() {
 	h.log = h.log.Crash(p.rnd.IntN(h.log.Pending() + 1))
 	for _, d := range h.disks {
 		d.processGone()
+		d.check()
 	}
 	if p.onDeath != nil {
 		p.onDeath()
@@ -160,6 +161,7 @@ func (h *host) powerLoss(backNs int64) {
 	for _, d := range h.disks {
 		d.processGone()
 		d.powerLoss()
+		d.check()
 	}
 	h.newBoot()
 	h.startIn(backNs)

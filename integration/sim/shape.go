@@ -87,6 +87,7 @@ type options struct {
 	safetyNs int64
 	tweak    func(*shape)
 	profile  profile      // nil: the seed's own
+	script   func(*world) // scripted faults instead of random ones
 	echo     func(string) // every line of the timeline as it happens
 }
 

@@ -21,7 +21,8 @@ type world struct {
 	inject   *injector
 	history  *history
 	checks   *invariants
-	procs    int // processes started so far
+	procs    int          // processes started so far
+	script   func(*world) // instead of random faults
 
 	failure  string
 	failedNs int64
@@ -32,6 +33,8 @@ type stats struct {
 	ops    int
 	steps  int
 	checks int
+	// diskChecks counts the disks that were checked after a crash.
+	diskChecks int
 }
 
 // result is what became of a seed.
@@ -95,7 +98,7 @@ func (w *world) fail(format string, args ...any) {
 func newWorld(seed uint64, o options) *world {
 	w := &world{shape: newShape(seed, o), rnd: newRandom(seed, "world")}
 	w.tl = newTimeline(20000, w.shape.nodes)
-	w.tl.echo = o.echo
+	w.tl.echo, w.script = o.echo, o.script
 	w.history = newHistory(len(w.shape.volumes), w.fail)
 	w.checks = newInvariants(w)
 	for p := range w.shape.paths {
@@ -131,8 +134,12 @@ func (w *world) play() {
 	for _, c := range w.clients {
 		c.start()
 	}
-	w.inject.start()
-	w.runUntil(w.sched.nowNs+w.shape.safetyNs, nil)
+	if w.script != nil {
+		w.script(w)
+	} else {
+		w.inject.start()
+		w.runUntil(w.sched.nowNs+w.shape.safetyNs, nil)
+	}
 	w.note("safety phase over, everything heals")
 	w.inject.stop()
 	w.heal()
