@@ -260,6 +260,14 @@ func (d *demo) kill(node string) func() error {
 	return func() error { return d.site.Do(lab.FaultKill, node) }
 }
 
+// killing says how nodes die here.
+func (d *demo) killing() string {
+	if d.real {
+		return "kill -9"
+	}
+	return "sudden end"
+}
+
 // killLimit is a second where a guardian proves the death; nodes in one process have none, so the lease must run out.
 func (d *demo) killLimit() time.Duration {
 	if d.real {
@@ -277,8 +285,8 @@ func (d *demo) measureKill() error {
 	if err != nil {
 		return err
 	}
-	d.say("kill -9 of %s, which served: the disk stood still for %s (Linux timing: %s)", node, inMs(lib), inMs(linux))
-	d.stallRow("stall: kill -9 of the owner", lib, linux, d.killLimit())
+	d.say("%s of %s, which served: the disk stood still for %s (Linux timing: %s)", d.killing(), node, inMs(lib), inMs(linux))
+	d.stallRow("stall: "+d.killing()+" of the owner", lib, linux, d.killLimit())
 	if err := d.restart(node); err != nil {
 		return err
 	}
@@ -305,7 +313,7 @@ func (d *demo) measurePause() error {
 		return err
 	}
 	lib, linux = max(lib, d.probes[0].Longest()), max(linux, d.probes[1].Longest()) // its return must not disturb either
-	d.say("%s, which served, paused for more than %s (SIGSTOP), then went on: %s (Linux timing: %s)", node, demoPause, inMs(lib), inMs(linux))
+	d.say("%s, which served, stood still for more than %s, then went on: %s (Linux timing: %s)", node, demoPause, inMs(lib), inMs(linux))
 	d.stallRow("stall: owner paused, and back", lib, linux, limitPause)
 	return nil
 }

@@ -165,7 +165,7 @@ func (d *demo) writeWithDeath() (err error) {
 	go func() {
 		select {
 		case <-half:
-			d.say("half is written: kill -9 of the worker on %s, which serves the volume", node)
+			d.say("half is written: %s of %s, which serves the volume", d.killing(), node)
 			killed <- d.site.Do(lab.FaultKill, node)
 		case <-d.ctx.Done():
 			killed <- d.ctx.Err()
@@ -206,7 +206,7 @@ func (d *demo) writeWithDeath() (err error) {
 	took := time.Since(began)
 	d.say("%s written in %.1f s (%.0f MB/s); longest stall of any write: %s", sizeText(demoImageBytes), took.Seconds(),
 		demoImageBytes/1e6/took.Seconds(), inMs(stall))
-	d.row("stall: kill -9 while writing at full speed", inMs(stall), "< "+inMs(d.killLimit()), stall < d.killLimit())
+	d.row("stall: "+d.killing()+" while writing at full speed", inMs(stall), "< "+inMs(d.killLimit()), stall < d.killLimit())
 	return d.returnOf(node)
 }
 
@@ -260,7 +260,7 @@ func (d *demo) readBack() (err error) {
 	if err := d.site.Do(lab.FaultKill, node); err != nil {
 		return err
 	}
-	d.say("kill -9 of %s; it stays dead while everything is read back from the other two", node)
+	d.say("%s of %s; it stays dead while everything is read back from the other two", d.killing(), node)
 	for _, p := range d.probes {
 		if err := p.Close(); err != nil {
 			return err

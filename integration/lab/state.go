@@ -143,7 +143,7 @@ func (l *Lab) makeDir() error {
 
 // clearDir removes the files of a lab that nothing else is left of, and returns what stays.
 func clearDir(spec Spec) ([]fs.DirEntry, error) {
-	old, err := load(spec.Dir)
+	old, err := readState(spec.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +161,8 @@ func clearDir(spec Spec) ([]fs.DirEntry, error) {
 	return os.ReadDir(spec.Dir)
 }
 
-// load reads a lab.json.
-func load(dir string) (*Lab, error) {
+// readState reads a lab.json.
+func readState(dir string) (*Lab, error) {
 	file := filepath.Join(dir, stateFileName)
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -198,7 +198,7 @@ func Open(name string) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", name, err)
 	}
-	l, err := load(string(dir))
+	l, err := readState(string(dir))
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", name, err)
 	}
