@@ -55,6 +55,8 @@ type diskSlot struct {
 	id     raid.DiskID
 	gen    uint64
 	worker *diskWorker
+
+	released bool // it worked, and was let go of because the cluster said so
 }
 
 // slotProbed and slotOpened are what those goroutines post.
@@ -112,7 +114,7 @@ func (m *diskManager) add(path string) {
 
 // probe reads a disk's identity.
 func (m *diskManager) probe(s *diskSlot) {
-	s.state, s.err, s.do, s.id, s.probed = slotProbing, "", "", 0, bootNs()
+	s.state, s.err, s.do, s.id, s.probed, s.released = slotProbing, "", "", 0, bootNs(), false
 	m.wg.Go(func() {
 		out := slotProbed{slot: s}
 		out.dev, out.err = m.r.openDevice(s.path)
@@ -228,6 +230,11 @@ func (m *diskManager) follow(s *membership.State) {
 			if row == nil || row.Node != m.r.id.Node || row.AttachGen != x.gen || row.State == membership.DiskDetached {
 				m.release(x, "the cluster says that it is no longer this node's")
 			}
+		case slotRefused:
+			row := s.DiskUUID(membership.UUID(x.ident.UUID))
+			if x.released && row != nil && row.Node == m.r.id.Node && row.State == membership.DiskOK {
+				m.probe(x) // attached again
+			}
 		default:
 		}
 	}
@@ -305,7 +312,7 @@ func (m *diskManager) release(s *diskSlot, why string) {
 	m.r.node.DiskState(bootNs(), s.id, false, nil, why)
 	m.r.again = true
 	s.worker.stop()
-	s.state, s.err, s.do = slotRefused, why, "see clade disk list"
+	s.state, s.err, s.do, s.released = slotRefused, why, "see clade disk list", true
 }
 
 // event takes what a worker says.

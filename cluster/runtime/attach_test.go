@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"clade/membership"
 	"clade/store"
 )
 
@@ -156,4 +157,24 @@ func TestADiskIsAddedToARunningNodeAndKnownAfterARestart(t *testing.T) {
 	n.kill()
 	n.start()
 	l.withDisks(2)
+}
+
+func TestADetachedDiskIsLetGoOfAndUsedAgainWhenAttached(t *testing.T) {
+	l := newLab(t, 1, 1)
+	l.withDisks(1)
+	n := l.nodes[0]
+	path := filepath.Join(n.dir, "disk")
+	propose := func(b membership.Body) {
+		t.Helper()
+		if _, err := n.r.proposeCommand(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	propose(&membership.DiskSetState{Disk: 1, Gen: 1, State: membership.DiskDetached})
+	n.until("the disk is let go of", func(s *Status) bool { return localDisk(s, path).State == "refused" })
+	propose(&membership.DiskAttach{Disk: 1, Node: 1, Gen: 1})
+	s := n.until("the disk is used again", func(s *Status) bool { return localDisk(s, path).State == "open" })
+	if s.AttachGens[1] != 2 {
+		t.Fatalf("attach generation %d, want 2", s.AttachGens[1])
+	}
 }

@@ -39,32 +39,29 @@ type GuardianOptions struct {
 	Signals <-chan os.Signal
 }
 
-// Guard runs a worker until it ends and returns the code to exit with. When the worker dies unasked, the guardian proves the
-// end of its term (A.2 Proof of death) and tells all peers, so that they need not wait for its lease to run out. A guardian
-// that dies leaves its worker running; the next death then costs time and nothing else.
+// Guard runs a worker until it ends and returns the code to exit with. Whenever the worker has ended, the guardian proves the
+// end of its term (A.2 Proof of death) and tells all peers, so that they need not wait for its lease to run out, nor for its
+// disks' connections. A guardian that dies leaves its worker running; the next death then costs time and nothing else.
 func Guard(opt GuardianOptions) (int, error) {
 	pause := restartMin
 	for {
 		began := bootNs()
 		code, asked, err := guardOnce(&opt)
-		if err != nil || asked || code == 0 {
+		if err != nil {
 			return code, err
 		}
-		opt.Log.Error("the worker has ended by itself", "code", code)
-		// The proof is taken before a new worker may take the lock; telling it takes longer and goes on beside the restart.
-		done := make(chan struct{})
-		d, err := proveDeath(opt.Dir)
-		if err != nil {
-			opt.Log.Warn("no proof of the worker's death: the others wait for its lease to run out", "err", err)
+		asked = asked || code == 0
+		if !asked {
+			opt.Log.Error("the worker has ended by itself", "code", code)
 		}
-		go func() {
-			defer close(done)
-			if err == nil {
-				announceDeath(d, opt.Log)
-			}
-		}()
-		if !opt.Restart {
-			<-done
+		// The proof is taken before a new worker may take the lock; telling it takes longer and goes on beside the restart.
+		told := tellDeath(&opt)
+		switch {
+		case asked:
+			<-told
+			return code, nil
+		case !opt.Restart:
+			<-told
 			return ExitWorkerDied, nil
 		}
 		if bootNs()-began > int64(restartForgets) {
@@ -74,11 +71,27 @@ func Guard(opt GuardianOptions) (int, error) {
 		select {
 		case <-time.After(pause):
 		case <-opt.Signals:
-			<-done
+			<-told
 			return 0, nil
 		}
 		pause = min(2*pause, restartMax)
 	}
+}
+
+// tellDeath takes the proof of the worker's death and tells the peers; the channel is closed when that is done.
+func tellDeath(opt *GuardianOptions) <-chan struct{} {
+	told := make(chan struct{})
+	d, err := proveDeath(opt.Dir)
+	if err != nil {
+		opt.Log.Warn("no proof of the worker's death: the others wait for its lease to run out", "err", err)
+		close(told)
+		return told
+	}
+	go func() {
+		defer close(told)
+		announceDeath(d, opt.Log)
+	}()
+	return told
 }
 
 // guardOnce starts a worker and waits for its end. asked says that a signal to the guardian ended it.
