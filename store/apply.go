@@ -55,17 +55,6 @@ func (d *Disk) applicable() int {
 	return n
 }
 
-// pinned returns the bytes of the journal that records above the commit point take.
-func (d *Disk) pinned() int64 {
-	n := int64(0)
-	for _, v := range d.vols {
-		for _, r := range v.log {
-			n += int64(len(r.Blocks)+1) * pageBytes
-		}
-	}
-	return n
-}
-
 // mayApply is S3: durable itself, and at or below the durable commit point (I5).
 func (d *Disk) mayApply(v *volume, r *record) bool {
 	limit := v.durable
@@ -128,40 +117,6 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 	return d.write(v, puts)
 }
 
-// flush makes everything logged durable before it returns; the answers are kept for the caller of Step or EndSync.
-func (d *Disk) flush() error {
-	for d.inflight != nil || len(d.building.entries) > 0 {
-		if d.inflight == nil {
-			if err := d.writeGroup(); err != nil {
-				return err
-			}
-		}
-		if err := d.dev.Sync(); err != nil {
-			return fmt.Errorf("sync: %w", err)
-		}
-		d.ready = append(d.ready, d.settle()...)
-	}
-	return nil
-}
-
-// maintain keeps the journal from filling: nobody may ever wait for room that only a group that does not fit could make
-// (B: L4).
-func (d *Disk) maintain() error {
-	if d.jrn.used() <= d.jrn.size*3/8 {
-		return nil
-	}
-	if err := d.flush(); err != nil {
-		return err
-	}
-	for {
-		if k, err := d.apply(applyBlocks); err != nil {
-			return err
-		} else if k == 0 {
-			return d.checkpoint()
-		}
-	}
-}
-
 // checkpoint makes what is in place durable, then the state of the volumes, and moves the tail (S4). Nothing may be logged and
 // not durable. Records that are not applied and would pin the tail are copied forward, under the same identity (B: L12).
 func (d *Disk) checkpoint() error {
@@ -190,25 +145,6 @@ func (d *Disk) checkpoint() error {
 	d.jrn.trim(tail)
 	d.stats.Checkpoints++
 	return nil
-}
-
-// copyForward writes all records that are not applied once more, at the head.
-func (d *Disk) copyForward() (position, error) {
-	g := &group{}
-	for _, v := range d.vols {
-		for _, r := range v.log {
-			g.add(entry{kind: entryRecord, vol: v.id, rec: r.Record})
-		}
-	}
-	if err := d.jrn.write(g); err != nil {
-		return position{}, err
-	}
-	for _, v := range d.vols {
-		for _, r := range v.log {
-			r.lsn = g.lsn
-		}
-	}
-	return d.jrn.startOf(g.lsn), nil
 }
 
 // oldest returns the group of the oldest record that is not applied.

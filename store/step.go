@@ -153,12 +153,6 @@ func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 	return out
 }
 
-// quota is how many bytes of records above the durable commit point a volume may have here: a quarter of the journal for all of them,
-// so that commits, fences and checkpoints always find room (B: L4, L12).
-func (d *Disk) quota() uint64 {
-	return max(uint64(d.jrn.size)/4/uint64(max(len(d.vols), 4)), 256<<10)
-}
-
 // doPrepare appends a record whose place in the chain is right.
 func (d *Disk) doPrepare(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
 	rec := r.Rec
@@ -198,7 +192,7 @@ func (d *Disk) misfit(v *volume, blocks []raid.Block) string {
 			return fmt.Sprintf("extent %d generation %d block %d of %d bytes does not fit", b.Extent, b.Gen, b.No, len(b.Data))
 		}
 	}
-	if int64(len(blocks))*pageBytes > d.jrn.size/4 {
+	if int64(len(blocks))*pageBytes > d.jrn.requestBytesMax() {
 		return fmt.Sprintf("%d blocks are too many for a journal of %d bytes", len(blocks), d.jrn.size)
 	}
 	return ""

@@ -48,8 +48,9 @@ type volume struct {
 	based     raid.Seq // base as far as it is durable
 	shards    []shard  // sorted by extent, generation
 
-	log     []*record // not applied, ascending seq
-	overlay map[blockID][]image
+	log      []*record // not applied, ascending seq
+	overlay  map[blockID][]image
+	logBytes int64 // what log takes when it is copied forward
 
 	stream raid.Stream // σ
 	owner  raid.NodeID // who sent Start: unsolicited acknowledgements go there
@@ -92,6 +93,7 @@ func (v *volume) slotOf(b blockID) (slot uint64, block uint32, ok bool) {
 // push appends a record; the chain has been checked.
 func (v *volume) push(r *record) {
 	v.log = append(v.log, r)
+	v.logBytes += recordBytes(r.Record)
 	if n := len(v.log); n > 1 && v.log[n-2].Seq > r.Seq {
 		slices.SortStableFunc(v.log, func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
 	}
@@ -103,6 +105,7 @@ func (v *volume) push(r *record) {
 
 // drop takes a record out of log and overlay: it is applied, or a Start declared it void.
 func (v *volume) drop(r *record) {
+	v.logBytes -= recordBytes(r.Record)
 	for i := range r.Blocks {
 		id := idOf(&r.Blocks[i])
 		list := slices.DeleteFunc(v.overlay[id], func(im image) bool { return im.rec == r })

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"fmt"
+
+	"clade/raid"
+)
+
+// The journal's room is promised before anything is logged, so that a group always fits (B: L4):
+//
+//	used + building + the request + what would have to be copied forward + waste at the journal's end <= size - reserve
+//
+// Whoever would break that makes room first: flush, apply, checkpoint. What cannot be made to fit is refused, but Fence, Start and
+// commit points, which are small, may use the reserve.
+
+// requestBytesMax bounds one request's blocks: a whole region, and more where the journal is larger.
+func (j *journal) requestBytesMax() int64 { return max(j.size/16, raid.RegionBytes) }
+
+// groupBytesMax is the length above which a group is written before it gets more.
+func (j *journal) groupBytesMax() int64 { return max(j.size/16, raid.RegionBytes+64<<10) }
+
+func (j *journal) reserve() int64 { return j.size / 32 }
+
+// pinnedBytesMax bounds all volumes' records above the commit point (B: L12).
+func (j *journal) pinnedBytesMax() int64 {
+	if j.size < 16<<20 {
+		return j.size / 8
+	}
+	return j.size / 4
+}
+
+// quota is how many bytes of records above the durable commit point a volume may have here.
+func (d *Disk) quota() uint64 {
+	return uint64(d.jrn.pinnedBytesMax()) / uint64(max(len(d.vols), 4))
+}
+
+// journalBytes is an upper bound of what a request takes in the journal, but for the page that begins a group.
+func journalBytes(r *raid.DiskRequest) int64 {
+	n := int64(256 + 24*len(r.Hist) + 24*len(r.Shards) + (pageBytes+20)*len(r.Blocks))
+	if r.Rec != nil {
+		n += int64((pageBytes+20)*len(r.Rec.Blocks) + 4*len(r.Rec.Parts) + 41*len(r.Rec.Reqs))
+	}
+	return n
+}
+
+// admit makes room for a request before it is executed, and reports whether there is any. It may sync: that happens only under
+// a load that the journal is too small for.
+func (d *Disk) admit(r *raid.DiskRequest) (bool, error) {
+	if r.Kind == raid.ReqRead || r.Kind == raid.ReqRegions || r.Kind == raid.ReqVerify {
+		return true, nil
+	}
+	n, reserve := journalBytes(r), int64(0)
+	if r.Rec != nil || len(r.Blocks) > 0 {
+		reserve = d.jrn.reserve()
+	}
+	if len(d.building.entries) > 0 && d.building.bytes()+n > d.jrn.groupBytesMax() {
+		if err := d.flush(); err != nil {
+			return false, err
+		}
+	}
+	if d.fits(n, reserve) {
+		return true, nil
+	}
+	if err := d.reclaim(); err != nil {
+		return false, err
+	}
+	return d.fits(n, reserve), nil
+}
+
+// fits is the promise above.
+func (d *Disk) fits(n, reserve int64) bool {
+	group := d.building.bytes() + n + pageBytes
+	waste := max(group, d.jrn.groupBytesMax())
+	return d.jrn.used()+group+d.pinned()+n+waste <= d.jrn.size-reserve
+}
+
+// pinned returns the bytes of the journal that a copy of all records that are not applied takes.
+func (d *Disk) pinned() int64 {
+	n := int64(0)
+	for _, v := range d.vols {
+		n += v.logBytes
+	}
+	return n
+}
+
+// recordBytes is what a record takes when it is copied forward, its share of a group's padding included.
+func recordBytes(r *raid.Record) int64 {
+	return int64(128 + (pageBytes+20)*len(r.Blocks) + 4*len(r.Parts) + 41*len(r.Reqs))
+}
+
+// flush makes everything logged durable before it returns; the answers are kept for the caller of Step or EndSync.
+func (d *Disk) flush() error {
+	for d.inflight != nil || len(d.building.entries) > 0 {
+		if d.inflight == nil {
+			if err := d.writeGroup(); err != nil {
+				return err
+			}
+		}
+		if err := d.dev.Sync(); err != nil {
+			return fmt.Errorf("sync: %w", err)
+		}
+		d.ready = append(d.ready, d.settle()...)
+	}
+	return nil
+}
+
+// maintain keeps the journal from filling up to the point where a request has to wait.
+func (d *Disk) maintain() error {
+	if d.jrn.used() <= d.jrn.size*3/8 {
+		return nil
+	}
+	return d.reclaim()
+}
+
+// reclaim makes all room that can be made: everything logged becomes durable, what may be is applied, the tail moves.
+func (d *Disk) reclaim() error {
+	if err := d.flush(); err != nil {
+		return err
+	}
+	for {
+		if k, err := d.apply(applyBlocks); err != nil {
+			return err
+		} else if k == 0 {
+			return d.checkpoint()
+		}
+	}
+}
+
+// copyForward writes all records that are not applied once more, at the head, and returns where they begin. Each group is synced
+// before the next (S1).
+func (d *Disk) copyForward() (position, error) {
+	var first uint64
+	g := &group{}
+	var moved []*record
+	write := func() error {
+		if err := d.jrn.write(g); err != nil {
+			return err
+		}
+		if first == 0 {
+			first = g.lsn
+		}
+		for _, r := range moved {
+			r.lsn = g.lsn
+		}
+		g, moved = &group{}, moved[:0]
+		if err := d.dev.Sync(); err != nil {
+			return fmt.Errorf("copy forward: sync: %w", err)
+		}
+		return nil
+	}
+	for _, v := range d.vols {
+		for _, r := range v.log {
+			if len(moved) > 0 && g.bytes()+recordBytes(r.Record) > d.jrn.size/32 {
+				if err := write(); err != nil {
+					return position{}, err
+				}
+			}
+			g.add(entry{kind: entryRecord, vol: v.id, rec: r.Record})
+			moved = append(moved, r)
+		}
+	}
+	if err := write(); err != nil {
+		return position{}, err
+	}
+	return d.jrn.startOf(first), nil
+}
