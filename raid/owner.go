@@ -34,10 +34,11 @@ type Owner struct {
 	batches []*batch // commit+1 .. next-1
 	bids    uint64
 
-	cache *cache
-	queue queue
-	locks locks
-	reads readers
+	cache     *cache
+	queue     queue
+	locks     locks
+	reads     readers
+	verifying verifier
 
 	proposal     VolumeCommand // the latest, while Ver still fits
 	proposedNs   int64
@@ -183,6 +184,8 @@ func (o *Owner) activeReply(x *disk, r *DiskReply) {
 		o.readReply(x, r)
 	case RepRegions, RepWiped, RepFilled:
 		o.joinReply(x, r)
+	case RepVerified:
+		o.verified(x, r)
 	case RepNack:
 		o.nackReply(x, r)
 	}
@@ -238,6 +241,7 @@ func (o *Owner) activeStep() {
 	o.startReads()
 	o.settle()
 	o.readStep()
+	o.verifyStep()
 	o.endFailed()
 	o.barriers()
 	o.tellCommit()

@@ -122,6 +122,7 @@ type OwnerConfig struct {
 	Node          NodeID
 	Local         DiskSet // disks of this node: preferred for reads where there is a choice
 	Seed          uint64  // for batch ids; must differ between incarnations
+	Strict        bool    // reads ask the disks for the epoch besides the lease (A.2 Strict lease)
 	CacheBytes    int     // stripe cache; default 64 MiB
 	BatchBytesMax int     // data bytes in one batch; default 1 MiB
 	QueueBytesMax int     // data of admitted, unfinished requests; default 16 MiB

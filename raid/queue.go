@@ -165,6 +165,7 @@ func (o *Owner) dropQueued() {
 	}
 	clear(o.queue.reads)
 	o.queue.reads = o.queue.reads[:0]
+	o.dropVerifying()
 }
 
 func (o *Owner) dropQueuedWrites() {

@@ -429,7 +429,11 @@ func (o *Owner) startReads() {
 			}
 		}
 		if ready {
-			o.finish(r, DoneRead, o.gather(r))
+			if o.cfg.Strict {
+				o.verify(r)
+			} else {
+				o.finish(r, DoneRead, o.gather(r))
+			}
 			o.queue.reads[i] = nil
 			done = true
 		}

@@ -69,6 +69,9 @@ func (m *Disk) Handle(r *raid.DiskRequest) *raid.DiskReply {
 		return rep
 	case raid.ReqStart:
 		return m.doStart(r, rep)
+	case raid.ReqVerify:
+		rep.Kind = raid.RepVerified
+		return rep
 	}
 	if r.Epoch != m.fence || r.Epoch != m.start || r.Stream != m.stream {
 		return nil
