@@ -104,7 +104,7 @@ func (d *Disk) scan(img *imageState, rep *CheckReport) (map[blockKey]bool, error
 	pending := map[blockKey]bool{}
 	p := d.jrn.tail
 	for {
-		entries, next, ok, err := d.jrn.read(p)
+		entries, _, next, ok, err := d.jrn.read(p)
 		if err != nil {
 			return nil, err
 		}

@@ -41,7 +41,8 @@ type journal struct {
 	dev         Device
 	base, size  int64
 	uuid        [16]byte
-	incarnation uint64
+	incarnation uint64 // of what is appended, and of every group from current on
+	current     uint64 // lsn of the first group after the checkpoint: written by the life that wrote the checkpoint
 	tail, head  position
 	starts      []position // where each group from tail to head begins
 }
@@ -169,23 +170,32 @@ func (j *journal) parseHeader(b []byte, off int64) (h header, ok bool, err error
 	return h, crcOf(h.body[8:padded]) == h.crc, nil
 }
 
+// mine reports whether a group is of the life that should have written it. What a recovery has cut off belongs to an earlier one and
+// never counts again, not even where the next group of its lsn lies elsewhere, at the journal's start.
+func (j *journal) mine(h header) bool {
+	if h.lsn >= j.current {
+		return h.incarnation == j.incarnation
+	}
+	return h.incarnation <= j.incarnation
+}
+
 // read reads the group that p expects, there or at the journal's start; ok is false when it is not there whole. next is where
-// the one after it is expected.
-func (j *journal) read(p position) (entries []entry, next position, ok bool, err error) {
+// the one after it is expected, at where it lies.
+func (j *journal) read(p position) (entries []entry, at, next position, ok bool, err error) {
 	for _, off := range []int64{p.off, 0} {
 		h, whole, err := j.readHeader(off)
 		if err != nil {
-			return nil, p, false, err
+			return nil, p, p, false, err
 		}
-		if !whole || h.lsn != p.lsn || h.chain != p.chain || h.incarnation > j.incarnation {
+		if !whole || h.lsn != p.lsn || h.chain != p.chain || !j.mine(h) {
 			continue
 		}
 		padded := int64(h.meta+pageBytes-1) / pageBytes * pageBytes
 		entries, ok, err = j.parse(&h, off+padded)
 		end := off + padded + int64(h.blocks)*pageBytes
-		return entries, position{off: end % j.size, lsn: p.lsn + 1, chain: h.crc}, ok, err
+		return entries, position{off, p.lsn, p.chain}, position{end % j.size, p.lsn + 1, h.crc}, ok, err
 	}
-	return nil, p, false, nil
+	return nil, p, p, false, nil
 }
 
 // parse reads a group's entries and blocks; ok is false when a checksum does not fit.
@@ -232,7 +242,7 @@ func (j *journal) laterThan(lsn uint64) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			if whole && h.lsn > lsn {
+			if whole && h.lsn > lsn && j.mine(h) {
 				return true, nil
 			}
 		}

@@ -45,13 +45,8 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 		}
 	}
 	d.replaying = false
-	if damaged { // what comes after the damage is unreachable: begin a new chain beyond it
-		if err := d.restartJournal(); err != nil {
-			return nil, fmt.Errorf("store: disk %d: %w", d.super.Disk, err)
-		}
-		return d, nil
-	}
-	if err := d.checkpoint(); err != nil {
+	// Before anything is appended: damage is remembered, and what lies beyond the head belongs to a life that is over.
+	if err := d.checkpointAt(d.oldestStart()); err != nil {
 		return nil, fmt.Errorf("store: disk %d: %w", d.super.Disk, err)
 	}
 	return d, nil
@@ -79,7 +74,7 @@ func load(dev Device, cfg Config) (*Disk, *imageState, error) {
 			continue
 		}
 		d := &Disk{dev: dev, cfg: cfg, super: s, pages: newPageCache(cfg.CacheBytes), vols: img.vols, building: &group{}}
-		d.jrn = journal{dev: dev, base: s.journalOffset(), size: int64(s.journalBytes), uuid: s.UUID, incarnation: s.incarnation, tail: s.tail, head: s.tail}
+		d.jrn = journal{dev: dev, base: s.journalOffset(), size: int64(s.journalBytes), uuid: s.UUID, incarnation: s.incarnation, current: img.lsn + 1, tail: s.tail, head: s.tail}
 		return d, img, nil
 	}
 	return nil, nil, fmt.Errorf("no checkpoint is whole: %w", ErrSuperblock)
@@ -90,7 +85,7 @@ func load(dev Device, cfg Config) (*Disk, *imageState, error) {
 func (d *Disk) replay(img *imageState) (damaged bool, err error) {
 	p := d.jrn.tail
 	for {
-		entries, next, ok, err := d.jrn.read(p)
+		entries, at, next, ok, err := d.jrn.read(p)
 		if err != nil {
 			// A journal that cannot be read is damaged, not the end of the disk: the others refill it, and writing the
 			// sectors anew usually cures them.
@@ -100,13 +95,7 @@ func (d *Disk) replay(img *imageState) (damaged bool, err error) {
 		if !ok {
 			break
 		}
-		start := p
-		if h, whole, err := d.jrn.readHeader(p.off); err != nil {
-			return false, err
-		} else if !whole || h.lsn != p.lsn {
-			start.off = 0
-		}
-		d.jrn.starts = append(d.jrn.starts, start)
+		d.jrn.starts = append(d.jrn.starts, at)
 		for i := range entries {
 			if p.lsn <= img.lsn {
 				d.revive(img, &entries[i], p.lsn)
@@ -188,24 +177,29 @@ func (d *Disk) redo(e *entry, lsn uint64) error {
 	return nil
 }
 
-// restartJournal begins an empty journal: everything applied is checkpointed, what is not applied is copied.
-func (d *Disk) restartJournal() error {
-	d.jrn.head = position{off: 0, lsn: d.jrn.head.lsn + 1<<32, chain: crcOf(d.super.encode())}
-	d.jrn.tail, d.jrn.starts = d.jrn.head, nil
-	tail := d.jrn.head
-	if _, ok := d.oldest(); ok {
-		var err error
-		if tail, err = d.copyForward(); err != nil {
-			return err
-		}
+// oldestStart returns where the group of the oldest record that is not applied begins; the head if there is none.
+func (d *Disk) oldestStart() position {
+	if lsn, ok := d.oldest(); ok {
+		return d.jrn.startOf(lsn)
 	}
+	return d.jrn.head
+}
+
+// checkpointAt makes what is in place durable, then the state of the volumes and the incarnation, and moves the tail (S4). Nothing is
+// appended.
+func (d *Disk) checkpointAt(tail position) error {
 	if err := d.writePages(); err != nil {
 		return err
 	}
 	if err := d.dev.Sync(); err != nil {
+		return fmt.Errorf("checkpoint: sync: %w", err)
+	}
+	if err := d.writeImage(tail, d.jrn.head.lsn-1); err != nil {
 		return err
 	}
-	return d.writeImage(tail, d.jrn.head.lsn-1)
+	d.jrn.trim(tail)
+	d.stats.Checkpoints++
+	return nil
 }
 
 // aliveRecord is a record that an image counts on: it is in the journal, not applied.
