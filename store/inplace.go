@@ -129,25 +129,74 @@ func (d *Disk) distrust(p *page) {
 	}
 }
 
+// regionsPerRun is how many regions' pages are read or written at once.
+const regionsPerRun = 128
+
+// pagesFrom returns both copies of the pages of up to regionsPerRun regions of a shard, from region on, nil if they cannot be read
+// at once.
+func (d *Disk) pagesFrom(sh *shard, region uint32) []byte {
+	b := make([]byte, 2*pageBytes*int(min(regionsPerRun, sh.Regions-region)))
+	if readFull(d.dev, b, d.super.pageOffset(sh.slot+uint64(region), 0)) != nil {
+		return nil
+	}
+	return b
+}
+
 // freshPages makes the pages of shards anew: nothing written. They are durable with the next sync.
 func (d *Disk) freshPages(v *volume, shards []shard) error {
-	b := make([]byte, 2*pageBytes)
-	for _, s := range shards {
-		for i := range s.Regions {
-			slot := s.slot + uint64(i)
-			id := pageID{v.id, s.Extent, s.Gen, i}
-			d.pages.forget(slot)
-			old := readPage(d.dev, d.super, slot, id, true)
-			p := page{id: id, slot: slot, version: old.version + 1}
-			p.encode(b[:pageBytes])
-			p.version++
-			p.encode(b[pageBytes:])
-			if err := writeFull(d.dev, b, d.super.pageOffset(slot, 0)); err != nil {
+	for k := range shards {
+		s := &shards[k]
+		for first := uint32(0); first < s.Regions; first += regionsPerRun {
+			old := d.pagesFrom(s, first)
+			b := make([]byte, 2*pageBytes*int(min(regionsPerRun, s.Regions-first)))
+			for i := range uint32(len(b) / (2 * pageBytes)) {
+				slot, id := s.slot+uint64(first+i), pageID{v.id, s.Extent, s.Gen, first + i}
+				d.pages.forget(slot)
+				p := page{id: id, slot: slot}
+				at := 2 * pageBytes * int(i)
+				if old != nil {
+					p.version = decodePages(old[at:], slot, id, true).version + 1
+				} else {
+					p.version = readPage(d.dev, d.super, slot, id, true).version + 1
+				}
+				p.encode(b[at : at+pageBytes])
+				p.version++
+				p.encode(b[at+pageBytes : at+2*pageBytes])
+			}
+			if err := writeFull(d.dev, b, d.super.pageOffset(s.slot+uint64(first), 0)); err != nil {
 				return fmt.Errorf("volume %d: make shard of extent %d: %w", v.id, s.Extent, err)
 			}
 		}
 	}
 	return nil
+}
+
+// regionSeqs fills out with the last change in place of each region of a shard. A region whose page is damaged may have changed
+// at any time: s is the safe bound (B: C16). What is not cached is read in long runs and not cached: there may be very many.
+func (d *Disk) regionSeqs(v *volume, sh *shard, s raid.Seq, out []raid.Seq) {
+	var b []byte
+	first, read := uint32(0), false
+	for i := range sh.Regions {
+		if i%regionsPerRun == 0 {
+			first, read = i, false
+		}
+		slot, id := sh.slot+uint64(i), pageID{v.id, sh.Extent, sh.Gen, i}
+		p := d.pages.pages[slot]
+		if p == nil || p.id != id {
+			if !read {
+				b, read = d.pagesFrom(sh, first), true
+			}
+			if b != nil {
+				p = decodePages(b[2*pageBytes*int(i-first):], slot, id, false)
+			} else {
+				p = readPage(d.dev, d.super, slot, id, false)
+			}
+		}
+		out[i] = p.rseq
+		if p.bad {
+			out[i] = s
+		}
+	}
 }
 
 // fillOverlay lets reads find a Fill's block until it is in place.

@@ -75,14 +75,24 @@ func decodePage(b []byte, id pageID) (p page, ok bool) {
 // time a copy that is not whole is damage. The one that is left may be the older, which calls blocks never written that have been
 // (S6): then the page is bad.
 func readPage(dev Device, s *super, slot uint64, id pageID, torn bool) *page {
+	b := make([]byte, 2*pageBytes)
+	if readFull(dev, b, s.pageOffset(slot, 0)) != nil {
+		for which := range 2 {
+			half := b[which*pageBytes : (which+1)*pageBytes]
+			if readFull(dev, half, s.pageOffset(slot, which)) != nil {
+				clear(half) // a latent error costs the page, not the disk
+			}
+		}
+	}
+	return decodePages(b, slot, id, torn)
+}
+
+// decodePages is readPage with both copies at hand.
+func decodePages(b []byte, slot uint64, id pageID, torn bool) *page {
 	out := &page{id: id, slot: slot, bad: true}
 	whole := 0
 	for which := range 2 {
-		b := make([]byte, pageBytes)
-		if readFull(dev, b, s.pageOffset(slot, which)) != nil {
-			continue // a latent error costs the page, not the disk
-		}
-		p, ok := decodePage(b, id)
+		p, ok := decodePage(b[which*pageBytes:(which+1)*pageBytes], id)
 		if !ok {
 			continue
 		}

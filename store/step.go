@@ -270,7 +270,7 @@ func (d *Disk) fillGuard(v *volume, r *raid.DiskRequest) string {
 	return ""
 }
 
-// doRegions answers when each region of a shard changed last. A region whose page is damaged may have changed at any time.
+// doRegions answers when each region of a shard changed last.
 func (d *Disk) doRegions(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
 	s := v.shard(r.Extent, r.Gen)
 	if s == nil || v.endseq() < r.Touch {
@@ -278,13 +278,7 @@ func (d *Disk) doRegions(out []raid.DiskReply, v *volume, r *raid.DiskRequest) [
 	}
 	rep := d.reply(r, raid.RepRegions)
 	rep.Extent, rep.Regions = r.Extent, make([]raid.Seq, s.Regions)
-	for i := range rep.Regions {
-		p := d.page(s.slot+uint64(i), pageID{v.id, s.Extent, s.Gen, uint32(i)})
-		rep.Regions[i] = p.rseq
-		if p.bad {
-			rep.Regions[i] = 1 << 62
-		}
-	}
+	d.regionSeqs(v, s, r.S, rep.Regions)
 	for _, rec := range v.log {
 		for k := range rec.Blocks {
 			if b := &rec.Blocks[k]; rec.Seq <= r.S && b.Extent == r.Extent && b.Gen == r.Gen {
