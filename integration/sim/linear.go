@@ -1,7 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"math/bits"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -33,12 +37,50 @@ func (o *linOp) apply(state uint64) (uint64, bool) {
 // sit in slots that are used again.
 type linConfig struct {
 	value uint64
-	done  [linOpenMax / 64]uint64
+	done  linSet
 }
 
-func (c *linConfig) has(slot int) bool { return c.done[slot/64]>>(slot%64)&1 != 0 }
-func (c *linConfig) set(slot int)      { c.done[slot/64] |= 1 << (slot % 64) }
-func (c *linConfig) clear(slot int)    { c.done[slot/64] &^= 1 << (slot % 64) }
+// linSet is a set of slots.
+type linSet [linOpenMax / 64]uint64
+
+func (c *linSet) has(slot int) bool { return c[slot/64]>>(slot%64)&1 != 0 }
+func (c *linSet) set(slot int)      { c[slot/64] |= 1 << (slot % 64) }
+func (c *linSet) clear(slot int)    { c[slot/64] &^= 1 << (slot % 64) }
+
+func (c *linSet) minus(d *linSet) linSet {
+	var out linSet
+	for i := range c {
+		out[i] = c[i] &^ d[i]
+	}
+	return out
+}
+
+// within reports c ⊆ d.
+func (c *linSet) within(d *linSet) bool {
+	for i := range c {
+		if c[i]&^d[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *linSet) count() int {
+	n := 0
+	for _, w := range c {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// sortedConfigs returns those that have used the least first: they dominate.
+func sortedConfigs(set map[linConfig]bool) []linConfig {
+	out := slices.Collect(maps.Keys(set))
+	slices.SortFunc(out, func(a, b linConfig) int {
+		return cmp.Or(cmp.Compare(a.done.count(), b.done.count()), cmp.Compare(a.value, b.value), slices.Compare(a.done[:], b.done[:]))
+	})
+	return out
+}
 
 // linOpenMax bounds the operations open at once on one register; more is reported as "unknown", which fails.
 const linOpenMax = 512
@@ -109,31 +151,45 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 	for top > 0 && open[top-1] < 0 {
 		top--
 	}
+	var optional linSet // slots of optional operations
+	for s, i := range open[:top] {
+		if i >= 0 && ops[i].optional {
+			optional.set(s)
+		}
+	}
 	next := make(map[linConfig]bool, len(configs))
-	seen := make(map[linConfig]bool, len(configs))
+	// What differs only in the optional operations that have taken effect is dominated by what has used fewer of them.
+	seen := make(map[linConfig][]linSet, len(configs))
+	states := 0
 	work := make([]linConfig, 0, len(configs))
 	push := func(c linConfig) {
 		// A read changes nothing, so it takes effect as soon as it can: only the order of writes is searched.
 		for s, i := range open[:top] {
-			if i >= 0 && !ops[i].write && !c.has(s) {
+			if i >= 0 && !ops[i].write && !c.done.has(s) {
 				if _, ok := ops[i].apply(c.value); ok {
-					c.set(s)
+					c.done.set(s)
 				}
 			}
 		}
-		if !seen[c] {
-			seen[c] = true
-			work = append(work, c)
+		key := linConfig{c.value, c.done.minus(&optional)}
+		used := c.done.minus(&key.done)
+		for _, u := range seen[key] {
+			if u.within(&used) {
+				return
+			}
 		}
+		seen[key] = append(seen[key], used)
+		states++
+		work = append(work, c)
 	}
-	for c := range configs { // a set: the order of work does not change the result
+	for _, c := range sortedConfigs(configs) {
 		push(c)
 	}
 	for len(work) > 0 {
-		c := work[len(work)-1]
-		work = work[:len(work)-1]
-		if c.has(slot) {
-			c.clear(slot)
+		c := work[0]
+		work = work[1:]
+		if c.done.has(slot) {
+			c.done.clear(slot)
 			next[c] = true
 			continue
 		}
@@ -141,21 +197,40 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 			next[c] = true
 		}
 		for s, i := range open[:top] {
-			if i < 0 || c.has(s) || !ops[i].write {
+			if i < 0 || c.done.has(s) || !ops[i].write || ops[i].optional && idle(&c, ops, open[:top], s) {
 				continue
 			}
 			if value, ok := ops[i].apply(c.value); ok {
 				n := c
 				n.value = value
-				n.set(s)
+				n.done.set(s)
 				push(n)
 			}
 		}
-		if len(seen) > linConfigsMax {
+		if states > linConfigsMax {
 			return nil, false
 		}
 	}
 	return next, true
+}
+
+// idle reports whether letting the optional write in slot s take effect now can be left out: it would change nothing, or another
+// copy of the same write that ends sooner does the same and is worth less later.
+func idle(c *linConfig, ops []linOp, open []int, s int) bool {
+	o := &ops[open[s]]
+	if o.value == c.value {
+		return true
+	}
+	for t, i := range open {
+		if i < 0 || t == s || c.done.has(t) {
+			continue
+		}
+		p := &ops[i]
+		if p.write && p.optional && p.value == o.value && p.pre == nil && o.pre == nil && (p.end < o.end || p.end == o.end && t < s) {
+			return true
+		}
+	}
+	return false
 }
 
 // explain describes the operation that nothing explains, with its neighbours.
