@@ -103,8 +103,24 @@ func (c *VolumeCommand) apply(s *State, h Header) Result {
 	}
 	w := *v
 	w.Data = d
+	if c.Kind == raid.CmdRelease {
+		s.passOn(&w)
+	}
 	s.putVolume(&w)
 	return Result{Volume: c.Vol}
+}
+
+// passOn gives a released volume to the node that its Handoff names, in the same step: the Takeover that would follow has its
+// guard here (released = epoch, the target's term is living), and a planned handoff saves one round of Raft.
+func (s *State) passOn(w *Volume) {
+	n := s.Node(w.Handoff)
+	if w.Handoff == 0 || n == nil || !n.Held || n.Witness || n.Leaving || w.Data.Released != w.Data.Epoch || w.Data.Epoch >= maxEpoch {
+		return
+	}
+	d := w.Data.Clone()
+	d.Epoch, d.Owner, d.OwnerTerm, d.Active = d.Epoch+1, n.ID, n.Term, false
+	d.Ver++
+	w.Data, w.Handoff = d, 0
 }
 
 // Handoff asks the owner of (Vol, Epoch) to release the volume so that Target takes over; Target 0 takes the wish back.
