@@ -12,21 +12,19 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	d.lastNs = nowNs
 	var out []raid.DiskReply
 	for _, r := range reqs {
-		if d.failed == nil && d.building.bytes() > d.jrn.size/8 { // no group may grow so large that it does not fit
-			if err := d.flush(); err == nil {
-				err = d.maintain()
-				if err != nil {
-					_ = d.fail(err)
-				}
-			} else {
-				_ = d.fail(err)
-			}
-		}
 		if d.failed != nil {
 			out = append(out, d.nack(r, raid.NackGone, d.failed.Error()))
 			continue
 		}
-		out = d.request(out, r)
+		ok, err := d.admit(r)
+		switch {
+		case err != nil:
+			out = append(out, d.nack(r, raid.NackGone, d.fail(err).Error()))
+		case !ok && (r.Kind == raid.ReqPrepare || r.Kind == raid.ReqFill):
+			out = d.refuse(out, r, "volume %d: the journal is full", r.Vol)
+		default:
+			out = d.request(out, r)
+		}
 	}
 	out = append(out, d.ready...)
 	d.ready = nil
