@@ -190,7 +190,7 @@ func (m *diskManager) reject(s *diskSlot, err error) {
 	s.ident = store.Identity{}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		s.do = "connect the disk, or take its path out of the node's list: clade disk forget"
+		s.do = "connect the disk, or take its path out of disks.json in the data directory and start the node again"
 	case errors.Is(err, os.ErrPermission):
 		s.do = "give this user access to the device"
 	default:

@@ -117,7 +117,6 @@ type TimingConfig struct {
 	RaftTick      Duration `toml:"raft_tick"`
 	RaftHeartbeat Duration `toml:"raft_heartbeat"`
 	Election      Duration `toml:"election"`
-	Suspect       Duration `toml:"suspect" comment:"a peer that is silent for so long is suspected dead"`
 	Drain         Duration `toml:"drain" comment:"bound of the planned handoff at SIGTERM"`
 }
 
@@ -152,7 +151,6 @@ func (c Config) withDefaults() Config {
 	setDuration(&c.Timing.RaftTick, membership.DefaultTickNs)
 	setDuration(&c.Timing.RaftHeartbeat, membership.DefaultTickNs*membership.DefaultHeartbeatTicks)
 	setDuration(&c.Timing.Election, membership.DefaultTickNs*membership.DefaultElectionTicks)
-	setDuration(&c.Timing.Suspect, 200*time.Millisecond)
 	setDuration(&c.Timing.Drain, drainBoundDefault)
 	return c
 }
@@ -218,9 +216,6 @@ func (c *Config) validateTiming(bad func(key, format string, args ...any)) {
 	if t.RaftTick < Duration(time.Millisecond) || t.RaftHeartbeat < t.RaftTick || t.Election < 3*t.RaftHeartbeat {
 		bad("timing", "raft_tick %s <= raft_heartbeat %s <= election %s / 3 does not hold", time.Duration(t.RaftTick),
 			time.Duration(t.RaftHeartbeat), time.Duration(t.Election))
-	}
-	if t.Suspect < 2*t.Heartbeat {
-		bad("timing.suspect", "%s: at least two heartbeats (%s)", time.Duration(t.Suspect), time.Duration(t.Heartbeat))
 	}
 	if t.Drain < 0 {
 		bad("timing.drain", "%s: choose 0s to stop without a handoff, or a bound", time.Duration(t.Drain))

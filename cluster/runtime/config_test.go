@@ -58,7 +58,6 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"lease too long", func(c *Config) { c.Timing.Lease = Duration(time.Minute) }, "timing.lease"},
 		{"heartbeat", func(c *Config) { c.Timing.Heartbeat = c.Timing.Lease }, "timing.heartbeat"},
 		{"election", func(c *Config) { c.Timing.Election = c.Timing.RaftHeartbeat }, "election"},
-		{"suspect", func(c *Config) { c.Timing.Suspect = c.Timing.Heartbeat }, "timing.suspect"},
 		{"cache", func(c *Config) { c.Cache.Volume = 1 }, "cache.volume"},
 	} {
 		c := goodConfig()
