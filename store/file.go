@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,9 @@ import (
 type fileDevice struct {
 	f    *os.File
 	size int64
+
+	syncing sync.Mutex
+	failed  error // of a Sync
 }
 
 // OpenFile opens a regular file or a block device as a Device and locks it against other processes (ErrLocked). A block device is
@@ -91,13 +95,21 @@ func (d *fileDevice) WriteAt(p []byte, off int64) (int, error) {
 	return d.f.WriteAt(p, off)
 }
 
-// Sync is fdatasync: size and contents, not the times.
+// Sync is fdatasync: size and contents, not the times. The kernel tells of a failed write-back once, to one of the calls that wait for
+// it, and the next one finds nothing wrong: so calls go one after the other, and once one has failed, all do.
 func (d *fileDevice) Sync() error {
-	for {
-		if err := unix.Fdatasync(int(d.f.Fd())); err != unix.EINTR {
-			return err
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	for d.failed == nil {
+		err := unix.Fdatasync(int(d.f.Fd()))
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			d.failed = err
 		}
 	}
+	return d.failed
 }
 
 func (d *fileDevice) Size() int64  { return d.size }

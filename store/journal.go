@@ -227,8 +227,9 @@ func (j *journal) parse(h *header, blocksAt int64) (entries []entry, ok bool, er
 	return entries, true, nil
 }
 
-// laterThan reports whether the journal holds a whole group beyond lsn: then what is invalid at lsn had been synced, as at most
-// one group is unsynced at a time (S1).
+// laterThan reports whether the journal holds a whole group that proves that more than this had been synced: a later one of the same
+// life, as at most one group is unsynced at a time (S1), or any of a later life, as nothing is appended before the checkpoint that
+// begins a life is durable: then the newest superblock is lost and this is the one before it.
 func (j *journal) laterThan(lsn uint64) (bool, error) {
 	const chunk = 1 << 20
 	b := make([]byte, chunk)
@@ -242,7 +243,7 @@ func (j *journal) laterThan(lsn uint64) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			if whole && h.lsn > lsn && j.mine(h) {
+			if whole && (h.incarnation > j.incarnation || h.incarnation == j.incarnation && h.lsn > lsn) {
 				return true, nil
 			}
 		}

@@ -58,13 +58,15 @@ func load(dev Device, cfg Config) (*Disk, *imageState, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	unread := ErrSuperblock
 	for _, s := range supers {
 		if int64(s.deviceBytes) > dev.Size() {
 			return nil, nil, fmt.Errorf("the device has shrunk from %d to %d bytes: %w", s.deviceBytes, dev.Size(), ErrTooSmall)
 		}
 		b := make([]byte, s.imageLen)
-		if err := readFull(dev, b, s.imageAt(s.image)); err != nil && len(b) > 0 {
-			return nil, nil, err
+		if err := readFull(dev, b, s.imageAt(s.image)); err != nil {
+			unread = err
+			continue
 		}
 		if crcOf(b) != s.imageCRC {
 			continue // torn with its superblock: the one before it counts
@@ -77,7 +79,7 @@ func load(dev Device, cfg Config) (*Disk, *imageState, error) {
 		d.jrn = journal{dev: dev, base: s.journalOffset(), size: int64(s.journalBytes), uuid: s.UUID, incarnation: s.incarnation, current: img.lsn + 1, tail: s.tail, head: s.tail}
 		return d, img, nil
 	}
-	return nil, nil, fmt.Errorf("no checkpoint is whole: %w", ErrSuperblock)
+	return nil, nil, fmt.Errorf("no checkpoint is whole: %w", unread)
 }
 
 // replay reads the journal from the tail. Up to the image's lsn only records that the image calls alive count; beyond it every

@@ -122,14 +122,15 @@ func (s *super) dataOffset(slot uint64) int64 {
 	return start + int64(slot)*raid.RegionBytes
 }
 
-// readSupers returns the valid superblocks, newest first.
+// readSupers returns the valid superblocks, newest first. A copy that cannot be read is one that is not valid: the other is there for
+// that. Only when neither can be read is it the device's error.
 func readSupers(dev Device) ([]*super, error) {
 	var out []*super
 	var errs [2]error
 	for i := range 2 {
 		b := make([]byte, pageBytes)
-		if err := readFull(dev, b, int64(i)*pageBytes); err != nil {
-			return nil, err
+		if errs[i] = readFull(dev, b, int64(i)*pageBytes); errs[i] != nil {
+			continue
 		}
 		var s *super
 		if s, errs[i] = decodeSuper(b); errs[i] == nil {
