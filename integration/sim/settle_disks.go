@@ -11,10 +11,49 @@ import (
 // settle looks at what is left when everything is at rest: on every disk, not through the owner's cache. All k+m blocks of every
 // row must agree, and what the data blocks hold is one more read of every sector.
 func (w *world) settle() {
+	w.await("every disk hears its volumes' owners", 5*second, func() bool { return w.restless() == "" && w.unwell(false) == "" })
 	s := w.newestState()
 	for _, mv := range s.Volumes {
 		w.settleVolume(mv.Slot, mv.Data)
 	}
+}
+
+// restless returns what is still under way, for instance a handoff that spreads the owners, or "".
+func (w *world) restless() string {
+	for _, mv := range w.newestState().Volumes {
+		v := mv.Data
+		if v.Owner == 0 || w.hosts[v.Owner-1].proc == nil {
+			return "no owner"
+		}
+		found := false
+		p := w.hosts[v.Owner-1].proc
+		for _, o := range p.node.Owners(p.now()) {
+			found = found || o.Vol == v.ID && o.Epoch == v.Epoch && o.Status.State == raid.OwnerActive && o.Status.Next == o.Status.Commit+1
+		}
+		if !found {
+			return "its owner is not at rest"
+		}
+		for _, m := range v.Members {
+			if d := w.driverOf(m.Disk); d == nil || len(d.queue) > 0 || d.streams[v.ID] == nil || d.streams[v.ID].Epoch != v.Epoch {
+				return "a disk has no stream"
+			}
+		}
+	}
+	return ""
+}
+
+func (w *world) driverOf(id raid.DiskID) *driver {
+	for _, h := range w.hosts {
+		if h.proc == nil {
+			continue
+		}
+		for _, d := range h.proc.drivers {
+			if d.hd.id == id && !d.failed {
+				return d
+			}
+		}
+	}
+	return nil
 }
 
 func (w *world) settleVolume(slot uint8, v *raid.Volume) {
@@ -97,23 +136,13 @@ func (w *world) settleBlock(slot uint8, v *raid.Volume, at uint64, b []byte) {
 
 // rawRead asks a disk itself for the 256 blocks of a region, on the owner's stream; nil blocks are bad.
 func (w *world) rawRead(v *raid.Volume, pl raid.Placement, x, first uint32, commit raid.Seq) ([][]byte, error) {
-	for _, h := range w.hosts {
-		if h.proc == nil {
-			continue
-		}
-		for _, d := range h.proc.drivers {
-			start := d.streams[v.ID]
-			if d.hd.id != pl.Disk || d.failed {
-				continue
-			}
-			if start == nil || start.Epoch != v.Epoch {
-				return nil, fmt.Errorf("no stream of epoch %d is open", v.Epoch)
-			}
-			return rawReadFrom(d.disk, h.proc.now(), &raid.DiskRequest{Kind: raid.ReqRead, Vol: v.ID, Disk: pl.Disk, Epoch: v.Epoch, Stream: start.Stream,
-				ID: 1 << 60, S: commit, Extent: x, Gen: pl.Gen, First: first, Count: raid.BlocksPerRegion})
-		}
+	d := w.driverOf(pl.Disk)
+	if d == nil {
+		return nil, fmt.Errorf("no process has it open")
 	}
-	return nil, fmt.Errorf("no process has it open")
+	start := d.streams[v.ID]
+	return rawReadFrom(d.disk, d.p.now(), &raid.DiskRequest{Kind: raid.ReqRead, Vol: v.ID, Disk: pl.Disk, Epoch: v.Epoch, Stream: start.Stream,
+		ID: 1 << 60, S: commit, Extent: x, Gen: pl.Gen, First: first, Count: raid.BlocksPerRegion})
 }
 
 func rawReadFrom(d *store.Disk, nowNs int64, q *raid.DiskRequest) ([][]byte, error) {
