@@ -69,7 +69,7 @@ func (n *Node) adminReply(r AdminRequest, out AdminReply) {
 		n.ready.Admin = append(n.ready.Admin, out)
 		return
 	}
-	n.send(r.From, &PeerMessage{AdminReply: &out})
+	n.sendControl(r.From, &PeerMessage{AdminReply: &out})
 }
 
 // adminStep proposes what waits, and gives up what has waited for too long.
@@ -108,7 +108,7 @@ func (n *Node) adminStep() {
 func (n *Node) deleteVolume(a *adminOpen, lead raid.NodeID) {
 	if lead != n.opt.ID {
 		if a.req.From == n.opt.ID {
-			n.send(lead, &PeerMessage{Admin: &a.req})
+			n.sendControl(lead, &PeerMessage{Admin: &a.req})
 		}
 		return
 	}
@@ -135,7 +135,7 @@ func (n *Node) deletionStep(mv *membership.Volume) {
 		if d.Owner == n.opt.ID {
 			n.releaseFor(m)
 		} else {
-			n.send(d.Owner, &PeerMessage{ReleaseVolume: &m})
+			n.sendControl(d.Owner, &PeerMessage{ReleaseVolume: &m})
 		}
 		return
 	}

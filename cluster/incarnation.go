@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"slices"
 
 	"clade/membership"
 	"clade/raid"
@@ -13,7 +14,6 @@ type incarnation struct {
 	holder   *membership.Holder // nil until our NodeBoot has applied and the term is in the state file
 	term     raid.Term          // ours by our own NodeBoot; 0: none
 	proven   bool               // the proof of death was used, or did not fit
-	bootID   uint64             // id of the NodeBoot under way
 	bootNs   int64
 	termMeta uint64 // MetaWrite of the term under way
 	beatNs   int64  // last heartbeat
@@ -51,27 +51,32 @@ func (n *Node) bootStep() {
 		boot.Proof = true
 	}
 	inc.bootNs = n.now
-	if id, err := n.propose(boot); err == nil {
-		inc.bootID = id
-	}
+	_, _ = n.propose(boot) // lost: proposed again
 }
 
-// termApplied follows NodeBoot, NodeDead and NodeRevoke.
+// termApplied follows NodeBoot, NodeDead and NodeRevoke. Any NodeBoot of this process may be the one that applies, also one that
+// seemed lost and was proposed again: its id tells whose it is.
 func (n *Node) termApplied(r *membership.Result) {
-	inc := &n.inc
-	if r.Type == "node_boot" && r.By == n.opt.ID && r.ID == inc.bootID && inc.term == 0 {
+	if r.Type == "node_boot" && r.By == n.opt.ID && n.ownID(r.ID) && n.inc.term == 0 {
 		n.booted(r)
-	} else if r.OK() && r.Node == n.opt.ID && inc.term != 0 && r.Term > inc.term {
-		n.termEnded()
 	}
 	if r.OK() {
 		n.nodeTermMoved(r.Node)
 	}
 }
 
+// followTerm gives our term up when the applied state has ended it, by a command, in a snapshot, or with our membership.
+func (n *Node) followTerm() {
+	if n.inc.term == 0 {
+		return
+	}
+	if row := n.group.State().Node(n.opt.ID); row == nil || row.Term > n.inc.term {
+		n.termEnded()
+	}
+}
+
 func (n *Node) booted(r *membership.Result) {
 	inc := &n.inc
-	inc.bootID = 0
 	if !r.OK() {
 		if errors.Is(r.Err, membership.ErrTerm) || errors.Is(r.Err, membership.ErrHeld) {
 			inc.bootNs = 0 // again with the current term
@@ -143,7 +148,8 @@ func (n *Node) heartbeatStep() {
 		return
 	}
 	inc.beatNs = n.now
-	hb := &Heartbeat{Heartbeat: inc.holder.Send(n.now), Paths: n.pathReports(), Reach: n.reach(), Volumes: n.volumeReports()}
+	hb := &Heartbeat{Heartbeat: inc.holder.Send(n.now), Paths: n.pathReports(), Reach: n.reach(),
+		Peers: slices.Clone(n.peers.conn), Volumes: n.volumeReports()}
 	for i := range n.group.State().Nodes {
 		if id := n.group.State().Nodes[i].ID; id != n.opt.ID {
 			n.sendControl(id, &PeerMessage{Heartbeat: hb})

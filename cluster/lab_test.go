@@ -28,6 +28,7 @@ type lab struct {
 	stas  []*station
 	calls map[uint64]*AdminReply
 	next  uint64
+	group membership.GroupOptions
 }
 
 const (
@@ -151,7 +152,7 @@ func (l *lab) box(id raid.NodeID) *box { return l.boxes[id-1] }
 
 // start begins a process. proof says that it holds the lock of its state file, so that it can prove the end of the former one.
 func (b *box) start(proof bool) {
-	opt := Options{ID: b.id, Cluster: labCluster, Shelf: labShelf, Storage: b.log, Revoked: b.revoked, Paths: 1, PathMACs: []aoe.MAC{b.mac},
+	opt := Options{ID: b.id, Cluster: labCluster, Shelf: labShelf, Storage: b.log, Revoked: b.revoked, Paths: 1, PathMACs: []aoe.MAC{b.mac}, Group: b.lab.group,
 		Seed: uint64(b.id)<<48 | uint64(b.life+1)<<40, CacheBytes: 1 << 20,
 		Info: membership.NodeInfo{Addr: fmt.Sprintf("n%d:7", b.id), Host: "h", MaxFeature: membership.MaxFeatureLevel, SANPaths: 1}}
 	if proof {
@@ -199,6 +200,15 @@ func (l *lab) setCut(a, b raid.NodeID, cut bool) {
 		l.disconnect(x, y, false)
 	} else if x.node != nil && y.node != nil {
 		l.connect(x, y)
+	}
+}
+
+// isolate cuts a box off from all others, or brings it back.
+func (l *lab) isolate(b *box, cut bool) {
+	for _, o := range l.boxes {
+		if o != b {
+			l.setCut(b.id, o.id, cut)
+		}
 	}
 }
 

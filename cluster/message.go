@@ -69,6 +69,7 @@ type Heartbeat struct {
 	membership.Heartbeat
 	Paths   []PathReport
 	Reach   raid.DiskSet
+	Peers   []raid.NodeID // those that it has a connection to: who wants to reach one of them may go over it (B: L2)
 	Volumes []VolumeReport
 }
 

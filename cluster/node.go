@@ -56,7 +56,6 @@ type Node struct {
 	tx       txQueue
 	tokens   tokenTable
 	nextID   uint64
-	seen     uint64 // counts for NextNs
 
 	wasLeader raid.NodeID
 	wasValid  bool
@@ -106,6 +105,9 @@ func New(nowNs int64, opt Options) (*Node, error) {
 func (n *Node) tick(nowNs int64) { n.now = max(n.now, nowNs) }
 
 func (n *Node) newID() uint64 { n.nextID++; return n.nextID }
+
+// ownID reports whether this process has given an id out: its upper half is the process's own.
+func (n *Node) ownID(id uint64) bool { return id>>32 == n.opt.Seed>>32 && id <= n.nextID }
 
 // State returns the applied replicated state; it changes with the node's inputs.
 func (n *Node) State() *membership.State { return n.group.State() }
@@ -184,6 +186,7 @@ func (n *Node) takeGroup() {
 		for i := range fx.Applied {
 			n.applied(&fx.Applied[i])
 		}
+		n.followTerm()
 		if len(fx.Messages) == 0 && len(fx.Writes) == 0 && len(fx.Applied) == 0 && !fx.Restored && len(fx.Events) == 0 {
 			break
 		}

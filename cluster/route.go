@@ -246,8 +246,8 @@ func (n *Node) send(to raid.NodeID, m *PeerMessage) {
 	}
 }
 
-// sendControl is send for Raft and lease messages: without a connection they go over the lowest peer there is one to, which
-// passes them on if it can (B: L2).
+// sendControl is send for all that is neither a disk's request nor its answer: without a connection it goes over a peer that says
+// it has one, which passes it on (B: L2).
 func (n *Node) sendControl(to raid.NodeID, m *PeerMessage) {
 	if n.peers.up(to) {
 		n.send(to, m)
@@ -256,12 +256,24 @@ func (n *Node) sendControl(to raid.NodeID, m *PeerMessage) {
 	if row := n.group.State().Node(to); row == nil || !row.Held && m.Heartbeat != nil {
 		return // nobody there to give a lease
 	}
-	for _, via := range n.peers.conn {
+	if via := n.viaPeer(to); via != 0 {
 		c := *m
 		c.Relay = &Relay{From: n.opt.ID, To: to}
 		n.send(via, &c)
-		return
 	}
+}
+
+// viaPeer returns the lowest connected peer that has a connection to a node, else the lowest of all, 0 for none.
+func (n *Node) viaPeer(to raid.NodeID) raid.NodeID {
+	for _, via := range n.peers.conn {
+		if h := n.leader.node(via); h != nil && h.hb != nil && slices.Contains(h.hb.Peers, to) {
+			return via
+		}
+	}
+	if len(n.peers.conn) > 0 {
+		return n.peers.conn[0]
+	}
+	return 0
 }
 
 // Peer takes a message from a connected peer.
@@ -309,6 +321,10 @@ func (n *Node) dispatch(from raid.NodeID, m *PeerMessage) {
 			n.proposeRevokes()
 		}
 	case m.Dead != nil:
+		if m.Dead.Node != from { // only a node's own guardian has seen its process end (A.2)
+			n.bad("node %d speaks of the death of node %d", from, m.Dead.Node)
+			return
+		}
 		n.deadFrom(*m.Dead)
 	case m.Admin != nil:
 		r := *m.Admin
