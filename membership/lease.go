@@ -169,7 +169,7 @@ func (v *Voter) Revoke(nowNs int64, q RevokeRequest) (reply RevokeReply, ok bool
 	}
 	v.nextID++
 	r.writing, r.writeID = q.Term, v.nextID
-	return reply, false, &RevokeWrite{ID: v.nextID, Revoked: Revoked{q.Node, q.Term}}
+	return reply, false, &RevokeWrite{ID: v.nextID, Revoked: Revoked(q)}
 }
 
 // Stored says that the write of that id is durable; it returns the Yes that it allows.

@@ -81,6 +81,5 @@ func (c *Coder) Rebuild(shards [][]byte, want roles) {
 // roles is a set of roles of a row.
 type roles uint64
 
-func (r roles) has(i int) bool      { return r&(1<<i) != 0 }
-func (r roles) with(i int) roles    { return r | 1<<i }
-func (r roles) without(i int) roles { return r &^ (1 << i) }
+func (r roles) has(i int) bool   { return r&(1<<i) != 0 }
+func (r roles) with(i int) roles { return r | 1<<i }

@@ -12,10 +12,9 @@ type fencing struct {
 }
 
 type diskReport struct {
-	disk  DiskID
-	gone  bool
-	since Epoch
-	rep   *Report
+	disk DiskID
+	gone bool
+	rep  *Report
 }
 
 // choice is what an Activate is made of.

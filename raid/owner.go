@@ -218,11 +218,9 @@ func (o *Owner) Take() *Effects {
 	if o.state == OwnerDead {
 		o.deadStep()
 	}
-	out := &o.fx
 	o.fx, o.spare = o.spare, o.fx
-	out = &o.spare
 	o.fx.reset()
-	return out
+	return &o.spare
 }
 
 func (e *Effects) reset() {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 
 	"clade/raid"
@@ -90,7 +91,7 @@ func checkSupers(dev Device, rep *CheckReport) {
 			rep.add(Damage{Place: "superblock", Offset: i * pageBytes, Text: err.Error()})
 		} else if _, err := decodeSuper(b); err == nil {
 			valid++
-		} else if err != ErrNotFormatted {
+		} else if !errors.Is(err, ErrNotFormatted) {
 			rep.add(Damage{Place: "superblock", Offset: i * pageBytes, Text: err.Error()})
 		}
 	}

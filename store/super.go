@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -138,10 +139,10 @@ func readSupers(dev Device) ([]*super, error) {
 		}
 	}
 	if len(out) == 0 {
-		if errs[0] == ErrNotFormatted && errs[1] == ErrNotFormatted {
+		if errors.Is(errs[0], ErrNotFormatted) && errors.Is(errs[1], ErrNotFormatted) {
 			return nil, ErrNotFormatted
 		}
-		if errs[0] != ErrNotFormatted {
+		if !errors.Is(errs[0], ErrNotFormatted) {
 			return nil, errs[0]
 		}
 		return nil, errs[1]

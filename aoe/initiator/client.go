@@ -143,7 +143,7 @@ func (c *Client) end(op *Op, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dev.Cancel(c.host.clock(), op)
-	if op.Err == ErrCanceled {
+	if errors.Is(op.Err, ErrCanceled) {
 		op.Err = err
 	}
 	c.act()

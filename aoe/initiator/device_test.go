@@ -114,12 +114,6 @@ func (b *bench) online() *bench {
 
 func tagOf(f []byte) uint32 { return binary.BigEndian.Uint32(f[offTag:]) }
 
-func lbaOf(f []byte) uint64 {
-	var l [8]byte
-	copy(l[:6], f[offATALBA:])
-	return binary.LittleEndian.Uint64(l[:])
-}
-
 func TestDeviceDiscoversThenReads(t *testing.T) {
 	b := newBench(t, Config{})
 	op := &Op{Kind: OpRead, LBA: 0x123456789A, Data: make([]byte, 5*SectorBytes)}

@@ -87,7 +87,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 // received any more.
 func (h *Host) Close() {
 	for _, c := range h.routes.Load().all {
-		c.Close()
+		_ = c.Close()
 	}
 	h.mu.Lock()
 	wasClosed := h.closed

@@ -83,6 +83,6 @@ func (s *sleeper) hush() {
 
 func (s *sleeper) close() {
 	if s.eventFD >= 0 {
-		unix.Close(s.eventFD)
+		_ = unix.Close(s.eventFD)
 	}
 }

@@ -62,7 +62,7 @@ func Open(cfg Config) (Port, error) {
 	}
 	control, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		if err == unix.EPERM {
+		if errors.Is(err, unix.EPERM) {
 			return nil, fmt.Errorf("link: %s: packet socket: %w (needs CAP_NET_RAW)", cfg.Interface, err)
 		}
 		return nil, fmt.Errorf("link: %s: packet socket: %w", cfg.Interface, err)
@@ -72,7 +72,7 @@ func Open(cfg Config) (Port, error) {
 	_ = unix.SetsockoptInt(control, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
 	p := &socketPort{cfg: cfg, control: control, aoeFD: -1, beaconFD: -1, gather: newTxRing(cfg.BatchFrames)}
 	if err := p.Reopen(); err != nil {
-		unix.Close(control)
+		_ = unix.Close(control)
 		return nil, err
 	}
 	return p, nil
@@ -106,7 +106,7 @@ func (p *socketPort) Reopen() error {
 	beaconFD := -1
 	if p.cfg.Beacons {
 		if beaconFD, err = openSocket(&p.cfg, ifi.Index, EtherTypeBeacon); err != nil {
-			unix.Close(aoeFD)
+			_ = unix.Close(aoeFD)
 			return fmt.Errorf("link: %s: beacons: %w", ifi.Name, err)
 		}
 	}

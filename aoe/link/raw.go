@@ -143,7 +143,7 @@ func (p *rawPort) listen(ifi *net.Interface) (*rawConns, error) {
 		conns.beacon, err = raw.ListenPacket(ifi, EtherTypeBeacon, &raw.Config{Filter: prog})
 	}
 	if err != nil {
-		conns.aoe.Close()
+		_ = conns.aoe.Close()
 		return nil, fmt.Errorf("beacons: %w", err)
 	}
 	return conns, nil
@@ -160,9 +160,9 @@ func (p *rawPort) stopReaders() {
 	if s, err := old.aoe.Stats(); err == nil {
 		p.rxDropped.Add(s.Drops)
 	}
-	old.aoe.Close()
+	_ = old.aoe.Close()
 	if old.beacon != nil {
-		old.beacon.Close()
+		_ = old.beacon.Close()
 	}
 	p.readers.Wait()
 }

@@ -23,7 +23,7 @@ func Resolve(spec string) (*net.Interface, error) {
 	}
 	ifi, err := net.InterfaceByName(spec)
 	if err != nil {
-		return nil, fmt.Errorf("link: %s: %w: %v", spec, ErrGone, err)
+		return nil, fmt.Errorf("link: %s: %w: %w", spec, ErrGone, err)
 	}
 	return ifi, nil
 }

@@ -67,13 +67,6 @@ func (m *metrics) disk(id string) diskStats {
 	return diskStats{m.stepSecs.WithLabelValues(id), m.syncSecs.WithLabelValues(id), m.requests.WithLabelValues(id)}
 }
 
-// forget drops the counters of a disk that is gone.
-func (m *metrics) forget(id string) {
-	m.stepSecs.DeleteLabelValues(id)
-	m.syncSecs.DeleteLabelValues(id)
-	m.requests.DeleteLabelValues(id)
-}
-
 // diskStats is what a disk's worker counts.
 type diskStats struct {
 	step, sync prometheus.Observer

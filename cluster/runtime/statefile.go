@@ -136,7 +136,7 @@ func localFileSystem(fd int) bool {
 	if unix.Fstatfs(fd, &st) != nil {
 		return false
 	}
-	switch int64(st.Type) & 0xFFFFFFFF {
+	switch st.Type & 0xFFFFFFFF {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC & 0xFFFFFFFF, unix.TMPFS_MAGIC,
 		unix.OVERLAYFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC & 0xFFFFFFFF, unix.RAMFS_MAGIC, zfsSuperMagic, bcachefsSuperMagic:
 		return true

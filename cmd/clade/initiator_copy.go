@@ -55,7 +55,7 @@ func (o *initiatorOptions) copyToVolume(cmd *cobra.Command, t *transferOptions, 
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	size, err := fileSize(f)
 	if err != nil || size < 0 {
 		return usageError("%s has no size: to write from a pipe use clade initiator write", file)

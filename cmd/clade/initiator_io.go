@@ -251,7 +251,7 @@ of 512 bytes is filled up with zeros.`,
 				if err != nil {
 					return err
 				}
-				defer f.Close()
+				defer func() { _ = f.Close() }()
 				if size, err = fileSize(f); err != nil {
 					return err
 				}

@@ -38,7 +38,7 @@ pause of some milliseconds.`,
 			if _, err := t.propose(cmd.Context(), &membership.Handoff{Vol: v.ID, Epoch: v.Epoch, Target: n.ID}); err != nil {
 				return err
 			}
-			s, err = t.waitFor(cmd.Context(), 10*time.Second, func(s *runtime.Status) bool {
+			_, err = t.waitFor(cmd.Context(), 10*time.Second, func(s *runtime.Status) bool {
 				x, err := findVolume(s, v.Address)
 				return err == nil && x.Owner == n.ID && x.Active
 			})

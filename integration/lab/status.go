@@ -127,7 +127,7 @@ func (l *Lab) pair(n *Member) (guardian, worker Process, err error) {
 	return guardian, worker, nil
 }
 
-// Report's owner of a slot, or nothing.
+// Owner returns the node that serves a slot, or nothing.
 func (r *Report) Owner(slot uint8) string {
 	for i := range r.Volumes {
 		if r.Volumes[i].Slot == slot {

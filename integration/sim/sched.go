@@ -131,8 +131,3 @@ func (c *clock) trueAt(localNs int64) int64 {
 	}
 	return t
 }
-
-// set changes rate and reading from a true time on.
-func (c *clock) set(trueNs, localNs int64, rate float64) {
-	c.fromNs, c.baseNs, c.rate = trueNs, localNs, rate
-}

@@ -17,7 +17,6 @@ type fabric struct {
 	now        int64
 	disk       []byte
 	wire       []packet
-	toTarget   func(p packet)
 	loss, dup  uint64 // percent
 	silentFrom int64  // the target answers nothing and executes nothing in between
 	silentTo   int64
@@ -293,7 +292,8 @@ func TestSimulationIsDeterministic(t *testing.T) {
 		}
 		return out
 	}
-	if run() != run() {
+	first, second := run(), run()
+	if first != second {
 		t.Fatal("two runs of one seed differ")
 	}
 }
