@@ -22,7 +22,6 @@ type History struct {
 	Seed    uint64
 	Volumes int
 	Crashes bool // power cuts now and then; Dev must be a Crasher
-	Rot     bool // blocks rot; Dev must be a *Device
 
 	rng    *rand.Rand
 	disk   *store.Disk
@@ -208,8 +207,8 @@ func (h *History) Step() error {
 		return h.takeoverSettled(v)
 	case n < 96:
 		return h.resync(v)
-	case n < 97:
-		return h.rot(v)
+	case n < 98:
+		return h.regions(v)
 	default:
 		return h.restart()
 	}
@@ -257,12 +256,18 @@ func (h *History) Reopen() error {
 	return h.Verify()
 }
 
+// Close lets everything become durable; the device stays open.
+func (h *History) Close() error { return h.settle() }
+
 // Verify reads every block of every volume that is in sync and compares it.
 func (h *History) Verify() error {
 	if err := h.settle(); err != nil {
 		return err
 	}
 	for _, v := range h.vols {
+		if err := h.regions(v); err != nil {
+			return err
+		}
 		for x, n := range v.regions {
 			for r := range n {
 				if err := h.readRange(v, uint32(x), r*raid.BlocksPerRegion, raid.BlocksPerRegion); err != nil {
@@ -300,15 +305,48 @@ func (h *History) readRange(v *volume, x, first, n uint32) error {
 			if want == nil {
 				want = make([]byte, raid.BlockBytes)
 			}
-			if b == nil && v.spoilt[p] {
-				continue
-			}
 			if !bytes.Equal(b, want) {
 				return fmt.Errorf("volume %d extent %d block %d as of %d (end %d): %s", v.id, x, p.no, s, v.next-1, v.whose(p, b))
 			}
 		}
 		return nil
 	})
+}
+
+// regions asks when each region changed last: nothing newer may be forgotten (B: C16).
+func (h *History) regions(v *volume) error {
+	if v.phase != inSync {
+		return nil
+	}
+	s := v.commit
+	newest := map[regionAt]raid.Seq{}
+	for p, list := range v.truth {
+		for _, x := range list {
+			if x.seq <= s {
+				newest[p.region()] = max(newest[p.region()], x.seq)
+			}
+		}
+	}
+	for x, n := range v.regions {
+		err := h.send(v, &raid.DiskRequest{Kind: raid.ReqRegions, S: s, Touch: v.touch(s), Extent: uint32(x), Gen: v.gen}, func(rep *raid.DiskReply) error {
+			if err := expect(rep, raid.RepRegions); err != nil {
+				return err
+			}
+			if len(rep.Regions) != int(n) {
+				return fmt.Errorf("volume %d extent %d: %d regions instead of %d", v.id, x, len(rep.Regions), n)
+			}
+			for i, seq := range rep.Regions {
+				if want := newest[regionAt{uint32(x), uint32(i)}]; seq < want || seq > s {
+					return fmt.Errorf("volume %d extent %d region %d changed at %d, it says %d (as of %d)", v.id, x, i, want, seq, s)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // whose describes wrong bytes: which version they are.

@@ -19,7 +19,7 @@ var smallJournal = store.FormatOptions{JournalBytes: 4 << 20}
 
 // A disk does in a random life with power cuts what the model of A.3 does.
 func TestHistories(t *testing.T) {
-	seeds, steps := uint64(40), 600
+	seeds, steps := uint64(20), 600
 	if testing.Short() {
 		seeds = 8
 	}
@@ -58,7 +58,7 @@ func run(h *History, steps int) error {
 
 // The power may fail at any write or sync, in recovery too: what was acknowledged is there, and what was not is there or is not.
 func TestCrashAtEveryOperation(t *testing.T) {
-	seeds := uint64(4)
+	seeds := uint64(2)
 	if testing.Short() {
 		seeds = 1
 	}
@@ -99,5 +99,15 @@ func runCut(seed uint64, n int, trace func(string, ...any)) error {
 		}
 		dev.PowerOn()
 	}
-	return h.Reopen()
+	if err := h.Reopen(); err != nil {
+		return err
+	}
+	if err := h.Close(); err != nil {
+		return err
+	}
+	rep, err := store.Check(dev, nil)
+	if err == nil && len(rep.Damage) > 0 {
+		err = fmt.Errorf("check: %+v", rep.Damage)
+	}
+	return err
 }

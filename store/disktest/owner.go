@@ -136,7 +136,7 @@ func (h *History) start(v *volume) error {
 			return fmt.Errorf("volume %d: damaged without cause", v.id)
 		case r.EndSeq < acked && v.phase != stale:
 			return fmt.Errorf("volume %d: started at %d, acknowledged %d", v.id, r.EndSeq, acked)
-		case r.Quota < 4*recordBytes4:
+		case r.Quota < 64<<10:
 			return fmt.Errorf("volume %d: a quota of %d bytes", v.id, r.Quota)
 		}
 		v.quota, v.told, v.prev = r.Quota, max(v.told, r.Commit), r.EndSeq
@@ -152,8 +152,6 @@ func (h *History) start(v *volume) error {
 		return nil
 	})
 }
-
-const recordBytes4 = 4096
 
 // resend sends what the disk does not have, in a new stream.
 func (h *History) resend(v *volume, from raid.Seq) error {
@@ -282,7 +280,6 @@ func (h *History) fill(v *volume, r regionAt, first, n uint32, then func() error
 			data = make([]byte, raid.BlockBytes)
 		}
 		req.Blocks = append(req.Blocks, raid.Block{Extent: p.extent, Gen: v.gen, No: p.no, Data: data})
-		delete(v.spoilt, p)
 	}
 	h.Counts["fill"]++
 	return h.send(v, req, func(rep *raid.DiskReply) error {
@@ -331,7 +328,6 @@ func (h *History) wipe(v *volume) error {
 	h.log("v%d wipe", v.id)
 	h.Counts["wipe"]++
 	v.acked, v.told, v.base, v.based, v.sent = 0, 0, 0, 0, nil
-	clear(v.spoilt)
 	return h.send(v, &raid.DiskRequest{Kind: raid.ReqWipe, Shards: v.shards()}, func(r *raid.DiskReply) error {
 		if v.epoch != epoch || v.stream != sigma {
 			return nil
@@ -406,12 +402,4 @@ func (h *History) catchUp(v *volume) {
 	}
 	v.phase, v.since = inSync, v.epoch
 	h.Counts["resync"]++
-}
-
-// rot lets a block in place go bad, silently or not.
-func (h *History) rot(*volume) error {
-	if !h.Rot {
-		return nil
-	}
-	return nil
 }

@@ -54,7 +54,6 @@ type volume struct {
 	truth  map[place][]version
 	change map[regionAt]raid.Seq
 	todo   []regionAt // regions to copy
-	spoilt map[place]bool
 }
 
 type place struct{ extent, no uint32 }
@@ -64,7 +63,7 @@ type regionAt struct{ extent, region uint32 }
 func (p place) region() regionAt { return regionAt{p.extent, p.no / raid.BlocksPerRegion} }
 
 func newVolume(id raid.VolumeID, regions ...uint32) *volume {
-	return &volume{id: id, regions: regions, gen: 1, epoch: 0, next: 1, truth: map[place][]version{}, change: map[regionAt]raid.Seq{}, spoilt: map[place]bool{}}
+	return &volume{id: id, regions: regions, gen: 1, epoch: 0, next: 1, truth: map[place][]version{}, change: map[regionAt]raid.Seq{}}
 }
 
 func (v *volume) shards() []raid.ShardRef {

@@ -1,0 +1,351 @@
+package disktest
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+
+	"clade/raid"
+	"clade/store"
+)
+
+func memory() *Device { return New(testBytes, 1) }
+
+// An error of a write or a sync is final: nothing that waits is answered, everything later is NackGone, and what was acknowledged
+// before is there after the next opening.
+func TestFailureIsFinal(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fault store.Faults
+	}{
+		{"sync EIO", store.Faults{Sync: syscall.EIO}},
+		{"write EIO", store.Faults{Write: syscall.EIO}},
+		{"write ENOSPC", store.Faults{Write: syscall.ENOSPC}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dev := memory()
+			faulty := store.NewFaultDevice(dev)
+			r := newRig(t, faulty)
+			r.create(1)
+			r.write(1, 1, 0, 2, 0)
+			faulty.Set(c.fault)
+			out := r.all(&raid.DiskRequest{Kind: raid.ReqPrepare, Rec: r.record(1, 2, 0, 2), Commit: 1})
+			for _, a := range out {
+				if a.Kind == raid.RepAck && a.Seq >= 2 {
+					t.Errorf("acknowledged %d although the device failed", a.Seq)
+				}
+			}
+			if err := r.disk.Failed(); !errors.Is(err, store.ErrFailed) {
+				t.Fatalf("Failed() = %v", err)
+			}
+			faulty.Set(store.Faults{})
+			for _, kind := range []raid.ReqKind{raid.ReqFence, raid.ReqStart, raid.ReqPrepare, raid.ReqRead, raid.ReqVerify, raid.ReqShards} {
+				out := r.all(&raid.DiskRequest{Kind: kind, Epoch: 9, Rec: r.record(1, 3, 0, 1), Gen: 1, Count: 1, Shards: rigShards})
+				if len(out) != 1 || out[0].Kind != raid.RepNack || out[0].Nack != raid.NackGone {
+					t.Errorf("request %d after the failure: %+v", kind, out)
+				}
+			}
+			dev.Crash()
+			r.open()
+			rep, st := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 1, End: 1}}, 1)
+			if rep.Damaged || st.Damaged || rep.EndSeq < 1 {
+				t.Fatalf("after the crash: %+v", rep)
+			}
+			r.expect(1, 1, 0, 1)
+		})
+	}
+}
+
+// Any number of Fills may queue while a sync is under way; the journal is smaller than they are.
+func TestFlood(t *testing.T) {
+	r := newRig(t, memory())
+	for vol := raid.VolumeID(1); vol <= 3; vol++ {
+		r.create(vol)
+		r.write(vol, 1, 0, 1, 0)
+		r.commit(vol, 1)
+	}
+	r.write(1, 2, 1000, 4, 0) // pins the tail
+	r.post(&raid.DiskRequest{Kind: raid.ReqPrepare, Vol: 1, Rec: r.record(1, 3, 1010, 4)})
+	job := r.disk.BeginSync()
+	filled := 0
+	count := func(out []raid.DiskReply) {
+		for _, a := range out {
+			switch a.Kind {
+			case raid.RepFilled:
+				filled++
+			case raid.RepNack:
+				t.Fatalf("refused: %+v", a)
+			}
+		}
+	}
+	for n := raid.Seq(1); n <= 5; n++ {
+		for vol := raid.VolumeID(2); vol <= 3; vol++ {
+			for region := range uint32(4) {
+				count(r.post(fillOf(vol, 1, 1, region, 0, raid.BlocksPerRegion)))
+			}
+		}
+	}
+	count(r.disk.EndSync(job, job.Run()))
+	count(r.sync())
+	if filled != 40 {
+		t.Fatalf("%d of 40 Fills were answered", filled)
+	}
+	r.rest()
+	for no := uint32(0); no < 4*raid.BlocksPerRegion; no += 37 {
+		r.expect(2, 1, no, 1)
+		r.expect(3, 1, no, 1)
+	}
+	r.expect(1, 3, 1010, 3)
+	r.expect(1, 1, 1010, 0)
+}
+
+// A volume whose owner hangs with uncommitted records keeps them, for ever, and costs the others nothing (B: L4, L12).
+func TestPinnedRecords(t *testing.T) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.create(2)
+	used := 0
+	_, st := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 1, End: 0}}, 0)
+	last := raid.Seq(0)
+	for used+5*4500 < int(st.Quota) {
+		last++
+		r.write(1, last, uint32(last)*4%1000, 4, 0)
+		used += 5 * 4500
+	}
+	for n := raid.Seq(1); n <= 1500; n++ {
+		if a := r.write(2, n, uint32(n*7)%1000, 8, n-1); a.Seq != n {
+			t.Fatalf("ack %d of %d", a.Seq, n)
+		}
+		if n%5 == 0 {
+			r.now += 1e9
+			if _, err := r.disk.Background(r.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dev.Crash()
+	r.open()
+	rep, _ := r.takeover(1, 2, []raid.HistRange{{From: 0, To: 1, End: 0}, {From: 2, To: 2, End: last}}, last)
+	if len(rep.Records) != int(last) || rep.Damaged || rep.Commit != 0 {
+		t.Fatalf("%d of %d pinned records, damaged %v, commit %d", len(rep.Records), last, rep.Damaged, rep.Commit)
+	}
+	r.expect(1, last, uint32(last)*4%1000, last)
+	if rep, _ := r.takeover(2, 1, []raid.HistRange{{From: 0, To: 1, End: 1500}}, 1500); rep.Damaged || rep.EndSeq != 1500 {
+		t.Fatalf("the other volume: %+v", rep)
+	}
+}
+
+// When the durable commit point has risen and nothing else is to be answered, the owner is told: it needs its credit back (B: L4).
+func TestCommitIsAcknowledged(t *testing.T) {
+	r := newRig(t, memory())
+	r.create(1)
+	r.write(1, 1, 0, 1, 0)
+	if a := r.commit(1, 1); a.Commit != 1 || a.Seq != 1 || a.Epoch != 1 || a.Stream != 1 {
+		t.Fatalf("%+v", a)
+	}
+}
+
+// What rots in place is BadBlock, never data, and a Fill of the block cures it; a lost page of checksums makes its whole region
+// bad, in part cured by what is written (S6, B: C27).
+func TestRot(t *testing.T) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	before := dev.Clone(9)
+	r.write(1, 1, 0, 8, 0)
+	r.commit(1, 1)
+	r.rest()
+	at := changed(t, before, dev, data(1, 1, 3))
+	dev.Rot(at, 512)
+	r.expectBad(1, 1, 3)
+	r.expect(1, 1, 4, 1)
+	r.want(fillOf(1, 1, 1, 0, 3, 1), raid.RepFilled)
+	r.expect(1, 1, 3, 1)
+	r.rest()
+	dev.Latent(at, 512)
+	r.expectBad(1, 1, 3)
+	r.expect(1, 1, 2, 1)
+	r.want(fillOf(1, 1, 1, 0, 3, 1), raid.RepFilled)
+	r.expect(1, 1, 3, 1)
+	r.rest()
+	if rep, err := store.Check(dev, nil); err != nil || len(rep.Damage) > 0 {
+		t.Fatalf("check: %v %+v", err, rep.Damage)
+	}
+}
+
+// changed returns where a block's bytes are in place.
+func changed(t *testing.T, before, after *Device, want []byte) int64 {
+	t.Helper()
+	found := int64(-1)
+	b := make([]byte, raid.BlockBytes)
+	for off := int64(testBytes) - 30<<20; off < testBytes; off += raid.BlockBytes {
+		if _, err := after.ReadAt(b, off); err == nil && string(b) == string(want) {
+			found = off
+		}
+	}
+	if found < 0 {
+		t.Fatal("the block is not in place")
+	}
+	return found
+}
+
+// A disk that was rolled back says so, and goes on saying so until it is wiped (B: C26).
+func TestRolledBack(t *testing.T) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.write(1, 1, 0, 1, 0)
+	old := dev.Clone(2)
+	r.write(1, 2, 0, 1, 1)
+
+	t.Run("acknowledged records are gone", func(t *testing.T) {
+		x := *r
+		x.t, x.dev = t, old.Clone(3)
+		x.open()
+		st := x.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 2, Acked: 2}, raid.RepStarted)
+		if !st.Damaged || st.EndSeq != 1 {
+			t.Fatalf("%+v", st)
+		}
+		x.open()
+		if st := x.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 3}, raid.RepStarted); !st.Damaged {
+			t.Fatal("it forgot that it was damaged")
+		}
+		x.want(&raid.DiskRequest{Kind: raid.ReqWipe, Stream: 3}, raid.RepWiped)
+		x.open()
+		if st := x.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 4}, raid.RepStarted); st.Damaged || st.EndSeq != 0 || st.Commit != 0 {
+			t.Fatalf("after a wipe: %+v", st)
+		}
+	})
+	t.Run("its fence is older than what the cluster knows", func(t *testing.T) {
+		x := *r
+		x.t, x.dev = t, old.Clone(4)
+		x.open()
+		for e := raid.Epoch(8); e < 10; e++ { // the second time its fence is new enough, but it remembers
+			if rep := x.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: e, Since: 7, Shards: rigShards}, raid.RepReport); !rep.Report.Damaged {
+				t.Fatalf("fence %d: %+v", e, rep.Report)
+			}
+		}
+	})
+	t.Run("a live shard is missing", func(t *testing.T) {
+		x := *r
+		x.t, x.dev = t, old.Clone(5)
+		x.open()
+		more := append([]raid.ShardRef{{Extent: 1, Gen: 1, Regions: 2}}, rigShards...)
+		x.want(&raid.DiskRequest{Kind: raid.ReqShards, Shards: more, Since: 1}, raid.RepShards)
+		if rep := x.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: 2, Since: 1, Shards: more}, raid.RepReport); !rep.Report.Damaged {
+			t.Fatalf("%+v", rep.Report)
+		}
+	})
+}
+
+// A hole in the journal before what is whole is damage of every volume; a torn end is not (B: C15c).
+func TestHoleInJournal(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		rot     func(dev *Device, at []int64)
+		damaged bool
+	}{
+		{"whole", func(*Device, []int64) {}, false},
+		{"last group", func(dev *Device, at []int64) { dev.Rot(at[len(at)-1], 512) }, false},
+		{"group before the last", func(dev *Device, at []int64) { dev.Rot(at[len(at)-2], 512) }, true},
+		{"first group", func(dev *Device, at []int64) { dev.Rot(at[0], 512) }, true},
+		{"unreadable", func(dev *Device, at []int64) { dev.Latent(at[1], 512) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dev := memory()
+			r := newRig(t, dev)
+			r.create(1)
+			r.create(2)
+			r.open() // the journal begins anew
+			r.strm[1], r.strm[2] = 2, 2
+			r.want(&raid.DiskRequest{Kind: raid.ReqStart, Vol: 1}, raid.RepStarted)
+			r.want(&raid.DiskRequest{Kind: raid.ReqStart, Vol: 2}, raid.RepStarted)
+			for n := raid.Seq(1); n <= 5; n++ {
+				r.write(1, n, uint32(n), 1, 0)
+			}
+			var at []int64
+			b := make([]byte, raid.BlockBytes)
+			for n := raid.Seq(1); n <= 5; n++ {
+				for off := int64(0); off < testBytes; off += 4096 {
+					if _, err := dev.ReadAt(b, off); err == nil && string(b) == string(data(1, n, uint32(n))) {
+						at = append(at, off)
+					}
+				}
+			}
+			if len(at) != 5 {
+				t.Fatalf("%d blocks in the journal", len(at))
+			}
+			c.rot(dev, at)
+			for range 2 { // it remembers
+				r.open()
+				for vol := raid.VolumeID(1); vol <= 2; vol++ {
+					e := r.epoch[vol] + 1
+					r.epoch[vol] = e
+					rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Vol: vol, Shards: rigShards}, raid.RepReport).Report
+					if rep.Damaged != c.damaged {
+						t.Errorf("volume %d: damaged is %v, want %v", vol, rep.Damaged, c.damaged)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What a former stream of the same epoch still delivers is dropped (B: C22).
+func TestFormerStream(t *testing.T) {
+	r := newRig(t, memory())
+	r.create(1)
+	r.write(1, 1, 0, 1, 0)
+	r.strm[1] = 2
+	r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 2, Acked: 1}, raid.RepStarted)
+	old := fillOf(1, 1, 1, 0, 0, 1)
+	old.Blocks[0].Data = make([]byte, raid.BlockBytes)
+	old.Stream = 1
+	if out := r.all(old); len(out) != 0 {
+		t.Errorf("a Fill of the former stream was answered: %+v", out)
+	}
+	if out := r.all(&raid.DiskRequest{Kind: raid.ReqPrepare, Stream: 1, Rec: r.record(1, 2, 0, 1)}); len(out) != 0 {
+		t.Errorf("a Prepare of the former stream was answered: %+v", out)
+	}
+	r.commit(1, 1)
+	r.expect(1, 1, 0, 1)
+}
+
+// A repair takes no record with it (B: C21).
+func TestRepairKeepsRecords(t *testing.T) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.write(1, 1, 5, 1, 0)
+	r.write(1, 2, 6, 2, 1)
+	r.want(&raid.DiskRequest{Kind: raid.ReqFill, S: 2, R: 2, Gen: 1, Blocks: []raid.Block{{Gen: 1, No: 6, Data: data(1, 2, 6)}}}, raid.RepFilled)
+	dev.Crash()
+	r.open()
+	rep, _ := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 1, End: 2}}, 2)
+	if rep.EndSeq != 2 {
+		t.Fatalf("%+v", rep)
+	}
+	for no, n := range map[uint32]raid.Seq{5: 1, 6: 2, 7: 2} {
+		r.expect(1, 2, no, n)
+	}
+}
+
+// A Fill is refused when the region has changed since what it was made from (B: C13).
+func TestFillGuard(t *testing.T) {
+	r := newRig(t, memory())
+	r.create(1)
+	r.write(1, 1, 5, 1, 0)
+	r.write(1, 2, 6, 1, 1)
+	refused := func(when string) {
+		t.Helper()
+		if out := r.want(fillOf(1, 1, 1, 0, 9, 1), raid.RepNack); out.Nack != raid.NackRefused {
+			t.Errorf("%s: %+v", when, out)
+		}
+		r.want(fillOf(1, 1, 1, 1, 9, 1), raid.RepFilled) // another region
+	}
+	refused("in the journal")
+	r.commit(1, 2)
+	r.rest()
+	refused("in place")
+}
