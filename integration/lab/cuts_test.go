@@ -37,7 +37,7 @@ func TestOwnerPausedAndCut(t *testing.T) {
 // movedAway waits until another node serves slot 1.
 func movedAway(t *testing.T, l *Lab, node string) error {
 	t.Helper()
-	return Await(within(t, 30*time.Second), l, "another owner than "+node, func(s *NodeStatus) bool {
+	return Await(within(t, time.Minute), l, "another owner than "+node, func(s *NodeStatus) bool {
 		return len(s.Volumes) == 1 && s.Volumes[0].Active && s.Volumes[0].OwnerName != "" && s.Volumes[0].OwnerName != node
 	})
 }

@@ -48,21 +48,23 @@ func (l *Lab) remove() error {
 // killAll kills all processes of a node and waits until they are gone. One may start another while we look: look again.
 func (l *Lab) killAll(node string) error {
 	deadline := time.Now().Add(killMax)
-	for {
+	for nobody := 0; nobody < 2; time.Sleep(lookEach) {
 		ps, err := l.processesOf(node)
-		if err != nil || len(ps) == 0 {
+		if err != nil {
 			return err
 		}
+		nobody++
 		for _, p := range ps {
+			nobody = 0
 			if err := l.signal(node, p, unix.SIGKILL); err != nil {
 				return err
 			}
 		}
-		if time.Now().After(deadline) {
+		if nobody == 0 && time.Now().After(deadline) {
 			return fmt.Errorf("lab: process %d of %s does not die", ps[0].Pid, node)
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
+	return nil
 }
 
 // Sweep takes away what killed makers have left: labs that were never finished, and those that were to live no longer than

@@ -53,8 +53,14 @@ func readProcess(pid int) (Process, error) {
 	return Process{Pid: pid, Started: started, Parent: parent, State: fields[0][0]}, nil
 }
 
-// bears says whether a process has one of these entries in its environment. A process that has ended but was not waited for
-// has none.
+// runs says whether the process has not ended.
+func (p Process) runs() bool {
+	now, err := readProcess(p.Pid)
+	return err == nil && now.Started == p.Started && now.State != 'Z' && now.State != 'X'
+}
+
+// bears says whether a process has an entry in its environment. A process that has ended but was not waited for has none, and
+// neither has one in the middle of an execve: look twice before believing that there is nobody.
 func bears(pid int, entry string) bool {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
@@ -125,17 +131,28 @@ func (l *Lab) command(node string, args []string) *exec.Cmd {
 	return cmd
 }
 
+// lookEach is the time between two looks at a node's processes, much longer than an execve takes to set its environment.
+const lookEach = 5 * time.Millisecond
+
 // endedWithin waits until none of the node's processes runs.
 func (l *Lab) endedWithin(node string, limit time.Duration) error {
 	deadline := time.Now().Add(limit)
-	for {
+	for nobody := 0; ; {
 		ps, err := l.processesOf(node)
-		if err != nil || len(ps) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(ps) > 0 {
+			nobody = 0
+		} else if nobody++; nobody == 2 {
+			return nil
+		} else {
+			time.Sleep(lookEach)
+			continue
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("lab: process %d of %s has not ended in %s", ps[0].Pid, node, limit)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(lookEach)
 	}
 }

@@ -200,8 +200,7 @@ func (l *Lab) awaitUp(ctx context.Context, i int) error {
 				}
 			}
 		}
-		ps, perr := l.processesOf(name)
-		if perr == nil && len(ps) == 0 {
+		if !l.Nodes[i].Process.runs() {
 			return l.withLogs(fmt.Errorf("lab: node %s ended", name))
 		}
 		select {
