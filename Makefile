@@ -33,7 +33,7 @@ soak: ## fresh simulated clusters for MINUTES=n on both cores
 	$(GO) test ./integration/sim -count=1 -timeout 0 -v -run TestSoak -minutes $(MINUTES)
 
 mutations: ## switch the protocol's rules off one by one: the tests must notice each
-	$(GO) test -tags mutation -count=1 -timeout 0 -run 'Mutation' ./raid ./store ./membership ./integration/sim
+	$(GO) test -tags mutation -count=1 -timeout 0 -run 'Mutation' ./raid ./store/disktest ./membership ./integration/sim
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	@set -e; $(GO) list ./... | while read -r p; do \

@@ -10,7 +10,7 @@ import (
 
 // rig asks one disk single things and fails the test when the answer is of another kind than expected.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	dev   store.Device
 	disk  *store.Disk
 	epoch map[raid.VolumeID]raid.Epoch
@@ -21,7 +21,7 @@ type rig struct {
 
 var rigShards = []raid.ShardRef{{Extent: 0, Gen: 1, Regions: 4}}
 
-func newRig(t *testing.T, dev store.Device) *rig {
+func newRig(t testing.TB, dev store.Device) *rig {
 	t.Helper()
 	r := &rig{t: t, dev: dev, epoch: map[raid.VolumeID]raid.Epoch{}, strm: map[raid.VolumeID]raid.Stream{}, prev: map[raid.VolumeID]raid.Seq{}}
 	if err := store.Format(dev, ID, smallJournal); err != nil {

@@ -152,11 +152,13 @@ func TestRot(t *testing.T) {
 	dev := memory()
 	r := newRig(t, dev)
 	r.create(1)
-	before := dev.Clone(9)
 	r.write(1, 1, 0, 8, 0)
 	r.commit(1, 1)
 	r.rest()
-	at := changed(t, before, dev, data(1, 1, 3))
+	at := inPlace(dev, data(1, 1, 3))
+	if at < 0 {
+		t.Fatal("the block is not in place")
+	}
 	dev.Rot(at, 512)
 	r.expectBad(1, 1, 3)
 	r.expect(1, 1, 4, 1)
@@ -174,126 +176,125 @@ func TestRot(t *testing.T) {
 	}
 }
 
-// changed returns where a block's bytes are in place.
-func changed(t *testing.T, before, after *Device, want []byte) int64 {
-	t.Helper()
-	found := int64(-1)
+// inPlace returns where a block's bytes are in the data area, -1 if they are not.
+func inPlace(dev *Device, want []byte) int64 {
 	b := make([]byte, raid.BlockBytes)
 	for off := int64(testBytes) - 30<<20; off < testBytes; off += raid.BlockBytes {
-		if _, err := after.ReadAt(b, off); err == nil && string(b) == string(want) {
-			found = off
+		if _, err := dev.ReadAt(b, off); err == nil && string(b) == string(want) {
+			return off
 		}
 	}
-	if found < 0 {
-		t.Fatal("the block is not in place")
-	}
-	return found
+	return -1
 }
 
-// A disk that was rolled back says so, and goes on saying so until it is wiped (B: C26).
-func TestRolledBack(t *testing.T) {
+// rolledBack is a rig whose device is as it was before its newest record was acknowledged.
+func rolledBack(t testing.TB) *rig {
 	dev := memory()
 	r := newRig(t, dev)
 	r.create(1)
 	r.write(1, 1, 0, 1, 0)
 	old := dev.Clone(2)
 	r.write(1, 2, 0, 1, 1)
+	r.dev = old
+	r.open()
+	return r
+}
 
-	t.Run("acknowledged records are gone", func(t *testing.T) {
-		x := *r
-		x.t, x.dev = t, old.Clone(3)
-		x.open()
-		st := x.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 2, Acked: 2}, raid.RepStarted)
-		if !st.Damaged || st.EndSeq != 1 {
-			t.Fatalf("%+v", st)
+// A disk that was rolled back says so, and goes on saying so until it is wiped (B: C26).
+func TestRolledBack(t *testing.T) {
+	t.Run("records", func(t *testing.T) { ackedGone(t) })
+	t.Run("fence", func(t *testing.T) { fenceFell(t) })
+	t.Run("shard", func(t *testing.T) { shardMissing(t) })
+}
+
+func ackedGone(t testing.TB) {
+	r := rolledBack(t)
+	if st := r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 2, Acked: 2}, raid.RepStarted); !st.Damaged || st.EndSeq != 1 {
+		t.Fatalf("%+v", st)
+	}
+	r.open()
+	if st := r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 3}, raid.RepStarted); !st.Damaged {
+		t.Fatalf("it forgot that it was damaged")
+	}
+	r.want(&raid.DiskRequest{Kind: raid.ReqWipe, Stream: 3}, raid.RepWiped)
+	r.open()
+	if st := r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 4}, raid.RepStarted); st.Damaged || st.EndSeq != 0 || st.Commit != 0 {
+		t.Fatalf("after a wipe: %+v", st)
+	}
+}
+
+func fenceFell(t testing.TB) {
+	r := rolledBack(t)
+	for e := raid.Epoch(8); e < 10; e++ { // the second time its fence is new enough, but it remembers
+		if rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: e, Since: 7, Shards: rigShards}, raid.RepReport); !rep.Report.Damaged {
+			t.Fatalf("fence %d: %+v", e, rep.Report)
 		}
-		x.open()
-		if st := x.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 3}, raid.RepStarted); !st.Damaged {
-			t.Fatal("it forgot that it was damaged")
-		}
-		x.want(&raid.DiskRequest{Kind: raid.ReqWipe, Stream: 3}, raid.RepWiped)
-		x.open()
-		if st := x.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 4}, raid.RepStarted); st.Damaged || st.EndSeq != 0 || st.Commit != 0 {
-			t.Fatalf("after a wipe: %+v", st)
-		}
-	})
-	t.Run("its fence is older than what the cluster knows", func(t *testing.T) {
-		x := *r
-		x.t, x.dev = t, old.Clone(4)
-		x.open()
-		for e := raid.Epoch(8); e < 10; e++ { // the second time its fence is new enough, but it remembers
-			if rep := x.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: e, Since: 7, Shards: rigShards}, raid.RepReport); !rep.Report.Damaged {
-				t.Fatalf("fence %d: %+v", e, rep.Report)
-			}
-		}
-	})
-	t.Run("a live shard is missing", func(t *testing.T) {
-		x := *r
-		x.t, x.dev = t, old.Clone(5)
-		x.open()
-		more := append([]raid.ShardRef{{Extent: 1, Gen: 1, Regions: 2}}, rigShards...)
-		x.want(&raid.DiskRequest{Kind: raid.ReqShards, Shards: more, Since: 1}, raid.RepShards)
-		if rep := x.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: 2, Since: 1, Shards: more}, raid.RepReport); !rep.Report.Damaged {
-			t.Fatalf("%+v", rep.Report)
-		}
-	})
+	}
+}
+
+func shardMissing(t testing.TB) {
+	r := rolledBack(t)
+	more := append([]raid.ShardRef{{Extent: 1, Gen: 1, Regions: 2}}, rigShards...)
+	if rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: 2, Since: 1, Shards: more}, raid.RepReport); !rep.Report.Damaged {
+		t.Fatalf("fence: %+v", rep.Report)
+	}
+	r = rolledBack(t)
+	r.want(&raid.DiskRequest{Kind: raid.ReqShards, Shards: more, Since: 1}, raid.RepShards)
+	if rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: 2, Since: 1, Shards: more}, raid.RepReport); !rep.Report.Damaged {
+		t.Fatalf("shards, then fence: %+v", rep.Report)
+	}
 }
 
 // A hole in the journal before what is whole is damage of every volume; a torn end is not (B: C15c).
 func TestHoleInJournal(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		rot     func(dev *Device, at []int64)
-		damaged bool
-	}{
-		{"whole", func(*Device, []int64) {}, false},
-		{"last group", func(dev *Device, at []int64) { dev.Rot(at[len(at)-1], 512) }, false},
-		{"group before the last", func(dev *Device, at []int64) { dev.Rot(at[len(at)-2], 512) }, true},
-		{"first group", func(dev *Device, at []int64) { dev.Rot(at[0], 512) }, true},
-		{"unreadable", func(dev *Device, at []int64) { dev.Latent(at[1], 512) }, true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dev := memory()
-			r := newRig(t, dev)
-			r.create(1)
-			r.create(2)
-			r.open() // the journal begins anew
-			r.strm[1], r.strm[2] = 2, 2
-			r.want(&raid.DiskRequest{Kind: raid.ReqStart, Vol: 1}, raid.RepStarted)
-			r.want(&raid.DiskRequest{Kind: raid.ReqStart, Vol: 2}, raid.RepStarted)
-			for n := raid.Seq(1); n <= 5; n++ {
-				r.write(1, n, uint32(n), 1, 0)
+	t.Run("whole", func(t *testing.T) { hole(t, func(*Device, []int64) {}, false) })
+	t.Run("last group", func(t *testing.T) { hole(t, func(d *Device, at []int64) { d.Rot(at[len(at)-1], 512) }, false) })
+	t.Run("group before the last", func(t *testing.T) { holeBeforeLast(t) })
+	t.Run("first group", func(t *testing.T) { hole(t, func(d *Device, at []int64) { d.Rot(at[0], 512) }, true) })
+	t.Run("unreadable", func(t *testing.T) { hole(t, func(d *Device, at []int64) { d.Latent(at[1], 512) }, true) })
+}
+
+func holeBeforeLast(t testing.TB) {
+	hole(t, func(d *Device, at []int64) { d.Rot(at[len(at)-2], 512) }, true)
+}
+
+// hole spoils blocks of five groups in the journal and asks both volumes whether they are damaged.
+func hole(t testing.TB, spoil func(dev *Device, at []int64), damaged bool) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.create(2)
+	for n := raid.Seq(1); n <= 5; n++ {
+		r.write(1, n, uint32(n), 1, 0)
+	}
+	var at []int64
+	b := make([]byte, raid.BlockBytes)
+	for off := int64(0); off < testBytes && len(at) < 5; off += 4096 {
+		n := raid.Seq(len(at) + 1)
+		if _, err := dev.ReadAt(b, off); err == nil && string(b) == string(data(1, n, uint32(n))) {
+			at = append(at, off)
+		}
+	}
+	if len(at) != 5 {
+		t.Fatalf("%d blocks in the journal", len(at))
+	}
+	spoil(dev, at)
+	for range 2 { // it remembers
+		r.open()
+		for vol := raid.VolumeID(1); vol <= 2; vol++ {
+			r.epoch[vol]++
+			rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Vol: vol, Shards: rigShards}, raid.RepReport).Report
+			if rep.Damaged != damaged {
+				t.Fatalf("volume %d: damaged is %v, want %v", vol, rep.Damaged, damaged)
 			}
-			var at []int64
-			b := make([]byte, raid.BlockBytes)
-			for n := raid.Seq(1); n <= 5; n++ {
-				for off := int64(0); off < testBytes; off += 4096 {
-					if _, err := dev.ReadAt(b, off); err == nil && string(b) == string(data(1, n, uint32(n))) {
-						at = append(at, off)
-					}
-				}
-			}
-			if len(at) != 5 {
-				t.Fatalf("%d blocks in the journal", len(at))
-			}
-			c.rot(dev, at)
-			for range 2 { // it remembers
-				r.open()
-				for vol := raid.VolumeID(1); vol <= 2; vol++ {
-					e := r.epoch[vol] + 1
-					r.epoch[vol] = e
-					rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Vol: vol, Shards: rigShards}, raid.RepReport).Report
-					if rep.Damaged != c.damaged {
-						t.Errorf("volume %d: damaged is %v, want %v", vol, rep.Damaged, c.damaged)
-					}
-				}
-			}
-		})
+		}
 	}
 }
 
 // What a former stream of the same epoch still delivers is dropped (B: C22).
-func TestFormerStream(t *testing.T) {
+func TestFormerStream(t *testing.T) { formerStream(t) }
+
+func formerStream(t testing.TB) {
 	r := newRig(t, memory())
 	r.create(1)
 	r.write(1, 1, 0, 1, 0)
@@ -303,17 +304,19 @@ func TestFormerStream(t *testing.T) {
 	old.Blocks[0].Data = make([]byte, raid.BlockBytes)
 	old.Stream = 1
 	if out := r.all(old); len(out) != 0 {
-		t.Errorf("a Fill of the former stream was answered: %+v", out)
+		t.Fatalf("a Fill of the former stream was answered: %+v", out)
 	}
 	if out := r.all(&raid.DiskRequest{Kind: raid.ReqPrepare, Stream: 1, Rec: r.record(1, 2, 0, 1)}); len(out) != 0 {
-		t.Errorf("a Prepare of the former stream was answered: %+v", out)
+		t.Fatalf("a Prepare of the former stream was answered: %+v", out)
 	}
 	r.commit(1, 1)
 	r.expect(1, 1, 0, 1)
 }
 
 // A repair takes no record with it (B: C21).
-func TestRepairKeepsRecords(t *testing.T) {
+func TestRepairKeepsRecords(t *testing.T) { repairKeeps(t) }
+
+func repairKeeps(t testing.TB) {
 	dev := memory()
 	r := newRig(t, dev)
 	r.create(1)
@@ -340,7 +343,7 @@ func TestFillGuard(t *testing.T) {
 	refused := func(when string) {
 		t.Helper()
 		if out := r.want(fillOf(1, 1, 1, 0, 9, 1), raid.RepNack); out.Nack != raid.NackRefused {
-			t.Errorf("%s: %+v", when, out)
+			t.Fatalf("%s: %+v", when, out)
 		}
 		r.want(fillOf(1, 1, 1, 1, 9, 1), raid.RepFilled) // another region
 	}
@@ -348,4 +351,132 @@ func TestFillGuard(t *testing.T) {
 	r.commit(1, 2)
 	r.rest()
 	refused("in place")
+}
+
+// Lower epochs are refused, after a power cut too (B: C10).
+func TestFence(t *testing.T) { fence(t, false); fence(t, true) }
+
+func fence(t testing.TB, crash bool) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.write(1, 1, 0, 1, 0)
+	r.want(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: 5, Since: 1, Shards: rigShards}, raid.RepReport)
+	if crash {
+		dev.Crash()
+		r.open()
+	}
+	for _, q := range []*raid.DiskRequest{
+		{Kind: raid.ReqPrepare, Rec: r.record(1, 2, 0, 1)}, {Kind: raid.ReqStart, Stream: 9}, {Kind: raid.ReqFence, Epoch: 4},
+		{Kind: raid.ReqVerify}, {Kind: raid.ReqCommit, Commit: 1}, {Kind: raid.ReqRead, Gen: 1, Count: 1},
+	} {
+		out := r.all(q)
+		if len(out) != 1 || out[0].Kind != raid.RepNack || out[0].Nack != raid.NackFence || out[0].Fence != 5 {
+			t.Fatalf("request %d of epoch %d: %+v", q.Kind, q.Epoch, out)
+		}
+	}
+}
+
+// A late returner has 1:2 and 1:3, the main line 1:1, 2:2, 2:3: it keeps 1:1 only. Cutting by seq would keep them (B: C10c).
+func TestLateReturner(t *testing.T) { lateReturner(t) }
+
+func lateReturner(t testing.TB) {
+	r := newRig(t, memory())
+	r.create(1)
+	for n := raid.Seq(1); n <= 3; n++ {
+		r.write(1, n, uint32(n), 1, 0)
+	}
+	r.epoch[1] = 2
+	_, st := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 1, End: 1}, {From: 2, To: 2, End: 3}}, 3)
+	if st.EndSeq != 1 || st.Damaged {
+		t.Fatalf("%+v", st)
+	}
+	r.open()
+	if rep, _ := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 1, End: 1}, {From: 2, To: 3, End: 3}}, 3); len(rep.Records) > 0 || rep.EndSeq != 1 {
+		t.Fatalf("%+v", rep)
+	}
+}
+
+// A record of an epoch that history does not know is worth nothing: the disk is damaged.
+func TestUnknownEpoch(t *testing.T) {
+	r := newRig(t, memory())
+	r.create(1)
+	r.write(1, 1, 0, 1, 0)
+	if _, st := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 0, End: 0}}, 1); !st.Damaged {
+		t.Fatalf("%+v", st)
+	}
+}
+
+// A page of checksums of which the newer copy is lost is damage: the older one calls blocks never written that have been
+// (S6, B: C27). What is written afterwards is good again, and the rest stays bad.
+func TestLostPage(t *testing.T) { lostPage(t) }
+
+func lostPage(t testing.TB) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.rest()
+	before := dev.Clone(3)
+	r.write(1, 1, 0, 4, 0)
+	r.commit(1, 1)
+	r.rest()
+	b, old := make([]byte, 4096), make([]byte, 4096)
+	lost := 0
+	for off := int64(8 << 20 / 2); off < testBytes; off += 4096 {
+		if _, err := dev.ReadAt(b, off); err != nil || string(b[:4]) != "CLPG" {
+			continue
+		}
+		if _, err := before.ReadAt(old, off); err == nil && string(old) != string(b) {
+			dev.Erase(off, 4096)
+			lost++
+		}
+	}
+	if lost != 1 {
+		t.Fatalf("%d pages have changed", lost)
+	}
+	r.open()
+	r.strm[1] = 2
+	r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 2, Acked: 1}, raid.RepStarted)
+	for no := range uint32(4) {
+		if b := r.read(1, 1, no); b != nil {
+			t.Fatalf("block %d: %x... instead of BadBlock", no, b[:8])
+		}
+	}
+	regions := r.want(&raid.DiskRequest{Kind: raid.ReqRegions, S: 1, Gen: 1}, raid.RepRegions).Regions
+	if regions[0] != 1 || regions[1] != 0 {
+		t.Fatalf("regions %v", regions)
+	}
+	r.want(fillOf(1, 1, 1, 0, 2, 1), raid.RepFilled)
+	r.rest()
+	r.open()
+	r.strm[1] = 3
+	r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 3, Acked: 1}, raid.RepStarted)
+	r.expect(1, 1, 2, 1)
+	r.expectBad(1, 1, 3)
+	r.expectBad(1, 1, 200)
+}
+
+// What the owner calls committed is written in place only when that is durable (I5, B: C25).
+func TestApplyWaitsForCommit(t *testing.T) { applyWaits(t) }
+
+func applyWaits(t testing.TB) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.write(1, 1, 0, 1, 0)
+	r.post(&raid.DiskRequest{Kind: raid.ReqCommit, Commit: 1})
+	for range 20 {
+		r.now += 3_000_000_000
+		if _, err := r.disk.Background(r.now); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	if at := inPlace(dev, data(1, 1, 0)); at >= 0 {
+		t.Fatalf("it is at %d although the commit point is not durable", at)
+	}
+	r.sync()
+	r.rest()
+	if inPlace(dev, data(1, 1, 0)) < 0 {
+		t.Fatalf("it is not in place although the commit point is durable")
+	}
 }
