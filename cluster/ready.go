@@ -51,6 +51,9 @@ func (n *Node) header(c int) []byte {
 	return n.tx.buf[at : at : at+c]
 }
 
+// giveBack returns the newest buffer of header unused.
+func (n *Node) giveBack(h []byte) { n.tx.buf = n.tx.buf[:len(n.tx.buf)-cap(h)] }
+
 // nextNs returns when Tick has something to do. It is put off by the last Tick only, never by Ready itself: else a node that
 // is busy all the time would never be ticked.
 func (n *Node) nextNs() int64 {
@@ -89,7 +92,7 @@ func (n *Node) followLease(valid bool) {
 		}
 		if !valid {
 			v.owner.DropQueued(n.now)
-			v.early = nil
+			v.early = nil // an invalid lease empties the queue (A.4.1)
 			n.leaveMACs(v)
 			n.drainOwner(v)
 			continue

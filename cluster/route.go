@@ -54,6 +54,7 @@ func (p *peerTable) up(id raid.NodeID) bool {
 // diskTable is the local disks.
 type diskTable struct {
 	open raid.DiskSet
+	gone []*raid.DiskReply // of disks that are not open, to owners of this node
 }
 
 // receiptsMax bounds the memory of Prepares received lately.
@@ -193,8 +194,22 @@ func (n *Node) localRequest(from raid.NodeID, r *raid.DiskRequest) {
 		n.ready.Disk = append(n.ready.Disk, r)
 		return
 	}
-	n.routeReply(&raid.DiskReply{Kind: raid.RepNack, Nack: raid.NackGone, Vol: r.Vol, Disk: r.Disk, Epoch: r.Epoch, Stream: r.Stream,
-		ID: r.ID, To: from, Err: "the disk is not open on this node"})
+	gone := &raid.DiskReply{Kind: raid.RepNack, Nack: raid.NackGone, Vol: r.Vol, Disk: r.Disk, Epoch: r.Epoch, Stream: r.Stream,
+		ID: r.ID, To: from, Err: "the disk is not open on this node"}
+	if from == n.opt.ID { // the owner that asks is being asked for its effects just now
+		n.disks.gone = append(n.disks.gone, gone)
+		return
+	}
+	n.routeReply(gone)
+}
+
+// deliverGone gives the owners here the answers that stand for missing local disks.
+func (n *Node) deliverGone() {
+	for _, r := range n.disks.gone {
+		n.routeReply(r)
+	}
+	clear(n.disks.gone)
+	n.disks.gone = n.disks.gone[:0]
 }
 
 func (n *Node) noteReceipt(r *raid.DiskRequest) {

@@ -117,21 +117,39 @@ func (n *Node) ownMACSeen(f *SANFrame) {
 	}
 }
 
-// handle gives a frame to a volume that is owned here.
+// handle gives a frame to a volume that is owned here. What was received before this node had applied the end of the former
+// owner's term is nobody's any more: he may have executed it, and later ones after it (A.4.12, B: C31).
 func (n *Node) handle(v *volume, r *aoe.Request, f *SANFrame) {
-	if v.activeNs == 0 || !v.serving() || !n.leaseValid() {
+	switch {
+	case f.RxNs < v.freeNs:
+		n.stats.DropOld++
+		return
+	case v.activeNs == 0:
 		n.keepEarly(v, r, f)
 		return
+	case !v.serving() || !n.leaseValid():
+		n.stats.DropClosed++
+		return
 	}
+	n.openIntake(v)
 	self := v.macs[f.Path]
-	act := v.target.Handle(r, self, n.header(replyRoom(v)))
+	room := n.header(replyRoom(v))
+	act := v.target.Handle(r, self, room)
+	if act.Kind != aoe.ActionReply {
+		n.giveBack(room)
+	}
 	switch act.Kind {
 	case aoe.ActionReply:
 		n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: f.Path, Header: act.Reply}})
-	case aoe.ActionRead, aoe.ActionWrite, aoe.ActionVerify, aoe.ActionFlush:
-		n.submit(v, r, f, &act)
-	case aoe.ActionControl:
-		n.control(v, r, f, act.Control)
+	case aoe.ActionRead, aoe.ActionWrite, aoe.ActionVerify, aoe.ActionFlush, aoe.ActionControl:
+		switch {
+		case !v.opened:
+			n.keepEarly(v, r, f)
+		case act.Kind == aoe.ActionControl:
+			n.control(v, r, f, act.Control)
+		default:
+			n.submit(v, r, f, &act)
+		}
 	default:
 		n.stats.DropOther++
 	}
@@ -142,18 +160,23 @@ func replyRoom(v *volume) int {
 	return aoe.ATAHeaderBytes + max(raid.SectorBytes, 32+len(v.target.Control.Config), 32+8*len(v.target.Control.Mask), 32+6*len(v.target.Control.Reserved))
 }
 
-// keepEarly keeps a frame for Activate: only one that came in after we applied the end of the former owner's term, so that
-// nothing the former owner may have executed is executed again (A.4.12, B: C31).
+// keepEarly keeps a frame until the volume opens. Its sender is told no more of it than by the answer: it need not wait for its
+// time-out (A.4.12).
 func (n *Node) keepEarly(v *volume, r *aoe.Request, f *SANFrame) {
-	if v.activeNs != 0 || v.freeNs == 0 || f.RxNs < v.freeNs || len(v.early) >= earlyMax || r.Dst != v.macs[f.Path] && r.Dst != aoe.Broadcast {
+	if len(v.early) >= earlyMax || r.Dst != v.macs[f.Path] && r.Dst != aoe.Broadcast {
 		n.stats.DropClosed++
 		return
 	}
 	v.early = append(v.early, earlyFrame{uint8(f.Path), f.RxNs, append([]byte(nil), f.Data...)})
 }
 
-// executeEarly executes what has been kept and is still young.
-func (n *Node) executeEarly(v *volume) {
+// openIntake lets frames in as soon as the owner first admits, and before any newer one those that have been kept and are
+// still young: their order is that of arrival.
+func (n *Node) openIntake(v *volume) {
+	if v.opened || !v.owner.Admitting() {
+		return
+	}
+	v.opened = true
 	early := v.early
 	v.early = nil
 	for _, e := range early {

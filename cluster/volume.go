@@ -27,7 +27,8 @@ type volume struct {
 	nextAnnounce int64
 	repeatedNs   int64 // last announcement because somebody else was seen to send from our MAC
 
-	early    []earlyFrame // received while FENCING (A.4.12)
+	opened   bool         // the owner has admitted: frames go straight to it
+	early    []earlyFrame // received before that (A.4.12)
 	queued   map[aoe.MAC]int
 	controls []*pendingControl
 	fence    raid.Epoch // highest fence that refused us (B: L7)
@@ -115,7 +116,7 @@ func (n *Node) takeOver(v *volume) {
 		v.freeNs = max(n.now, 1) // we learn of the former owner's end only now, together with our takeover
 	}
 	v.owner, v.cfgEpoch = raid.NewOwner(cfg, d, n.now), d.Epoch
-	v.early, v.announced, v.nextAnnounce, v.activeNs = nil, 0, 0, 0
+	v.early, v.opened, v.announced, v.nextAnnounce, v.activeNs = nil, false, 0, 0, 0
 	n.stats.Takeovers++
 	n.event(Event{Kind: EventTakeover, Volume: v.id, Slot: v.mv.Slot, Epoch: d.Epoch})
 	for _, x := range n.disks.open {
@@ -182,27 +183,35 @@ func (n *Node) runOwners() {
 			continue
 		}
 		v.owner.Tick(n.now)
-		fx := v.owner.Take()
-		for _, r := range fx.Requests {
-			n.routeRequest(r)
-		}
-		for _, c := range fx.Proposals {
-			_, _ = n.propose(&membership.VolumeCommand{VolumeCommand: c}) // lost: the owner proposes again
-		}
-		for _, e := range fx.Events {
-			n.ownerEvent(v, e)
-		}
-		for _, c := range fx.Done {
-			n.finishIO(v, c)
-		}
-		for _, f := range fx.Forward {
-			n.answerForward(v, f)
-		}
-		if v.activeNs != 0 && len(v.early) > 0 && v.owner.Admitting() {
-			n.executeEarly(v)
+		n.runOwner(v)
+		if v.activeNs != 0 && !v.opened && v.serving() && n.leaseValid() {
+			if n.openIntake(v); v.opened {
+				n.runOwner(v) // what has waited is sent to the disks now, not at the next tick
+			}
 		}
 	}
+	n.deliverGone()
 	n.takeGroup()
+}
+
+// runOwner executes what one owner wants.
+func (n *Node) runOwner(v *volume) {
+	fx := v.owner.Take()
+	for _, r := range fx.Requests {
+		n.routeRequest(r)
+	}
+	for _, c := range fx.Proposals {
+		_, _ = n.propose(&membership.VolumeCommand{VolumeCommand: c}) // lost: the owner proposes again
+	}
+	for _, e := range fx.Events {
+		n.ownerEvent(v, e)
+	}
+	for _, c := range fx.Done {
+		n.finishIO(v, c)
+	}
+	for _, f := range fx.Forward {
+		n.answerForward(v, f)
+	}
 }
 
 func (n *Node) ownerEvent(v *volume, e raid.OwnerEvent) {
