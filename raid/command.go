@@ -139,10 +139,10 @@ func (v *Volume) activate(c VolumeCommand) (*Volume, error) {
 }
 
 // closeEpochs records end for every epoch below e that has none yet. Closed epochs form a prefix, so one range is enough.
-func (n *Volume) closeEpochs(e Epoch, end Seq) {
+func (v *Volume) closeEpochs(e Epoch, end Seq) {
 	first := Epoch(1)
-	if len(n.Hist) > 0 {
-		last := &n.Hist[len(n.Hist)-1]
+	if len(v.Hist) > 0 {
+		last := &v.Hist[len(v.Hist)-1]
 		first = last.To + 1
 		if first >= e {
 			return
@@ -153,6 +153,6 @@ func (n *Volume) closeEpochs(e Epoch, end Seq) {
 		}
 	}
 	if first < e {
-		n.Hist = append(n.Hist, HistRange{From: first, To: e - 1, End: end})
+		v.Hist = append(v.Hist, HistRange{From: first, To: e - 1, End: end})
 	}
 }

@@ -70,7 +70,7 @@ func CreateFile(path string, sizeBytes int64) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	err = unix.Fallocate(int(f.Fd()), 0, 0, sizeBytes)
-	if err == unix.EOPNOTSUPP {
+	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = f.Truncate(sizeBytes)
 	}
 	if err == nil {

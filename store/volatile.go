@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -60,7 +61,7 @@ func (c *volatileCache) WriteAt(p []byte, off int64) (int, error) {
 		if b == nil {
 			b = make([]byte, sectorBytes)
 			if part < sectorBytes {
-				if _, err := c.dev.ReadAt(b, sector*sectorBytes); err != nil && err != io.EOF {
+				if _, err := c.dev.ReadAt(b, sector*sectorBytes); err != nil && !errors.Is(err, io.EOF) {
 					return at, err
 				}
 			}

@@ -291,7 +291,7 @@ func TestVolumeReaderAndWriter(t *testing.T) {
 	if err != nil || !bytes.Equal(whole, data[7:]) {
 		t.Errorf("an unaligned read to the end: %d bytes, %v", len(whole), err)
 	}
-	if n, err := v.ReadAt(make([]byte, 10), v.Size()); n != 0 || err != io.EOF {
+	if n, err := v.ReadAt(make([]byte, 10), v.Size()); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("a read at the end: %d, %v", n, err)
 	}
 	for _, off := range []int64{-512, 7, v.Size() - 512} {

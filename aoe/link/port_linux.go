@@ -158,7 +158,7 @@ func (p *socketPort) resize(frameBytes int) {
 func closeAll(fds ...int) {
 	for _, fd := range fds {
 		if fd >= 0 {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 		}
 	}
 }

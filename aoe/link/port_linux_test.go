@@ -87,7 +87,8 @@ func TestVLANDevice(t *testing.T) {
 				parent := w.link(t, end, "san0").Attrs().Index
 				err := w.handles[end].LinkAdd(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "san0.100", ParentIndex: parent}, VlanId: 100})
 				if errors.Is(err, unix.EOPNOTSUPP) {
-					missing(t, "VLAN devices in the kernel (CONFIG_VLAN_8021Q)")
+					// No package can install this: also in CI the test cannot run on such a kernel.
+					t.Skip("this kernel has no VLAN devices (CONFIG_VLAN_8021Q)")
 				}
 				must(t, err)
 				must(t, w.handles[end].LinkSetUp(w.link(t, end, "san0.100")))

@@ -26,4 +26,4 @@ func newInspector() (inspector, error) {
 
 func (i inspector) lookUp(ifindex int) (linkFacts, error) { return lookUp(i.fd, ifindex) }
 
-func (i inspector) close() { unix.Close(i.fd) }
+func (i inspector) close() { _ = unix.Close(i.fd) }

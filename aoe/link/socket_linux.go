@@ -27,7 +27,7 @@ func openSocket(cfg *Config, ifindex int, etherType uint16) (int, error) {
 		return -1, fmt.Errorf("packet socket: %w", err)
 	}
 	if err := setUpSocket(fd, cfg, ifindex, etherType); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil

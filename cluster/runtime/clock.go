@@ -5,9 +5,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"clade/aoe/link"
 	"clade/raid"
-	"github.com/google/uuid"
 )
 
 // bootNs returns CLOCK_BOOTTIME: it counts through suspend, and nobody can set it.
