@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -41,7 +42,10 @@ type demo struct {
 	w      io.Writer
 	bar    bool // progress bars
 	site   lab.Site
-	real   bool // processes in namespaces, not goroutines
+	name   string
+	keep   bool
+	dead   string // the node that is left dead
+	real   bool   // processes in namespaces, not goroutines
 	host   *lab.Host
 	slot   uint8
 	dir    string // for the image
@@ -80,11 +84,14 @@ Without root it does the same with nodes in this process and a switch in memory.
 			ctx, cancel = context.WithTimeout(ctx, demoMax)
 			defer cancel()
 			d := &demo{ctx: ctx, w: cmd.OutOrStdout(), bar: isTerminal(cmd.ErrOrStderr()), slot: 1, real: os.Geteuid() == 0 && !memory, began: time.Now()}
-			name := o.name
+			d.name, d.keep = o.name, keep
 			if !cmd.Flags().Changed("name") {
-				name = "demo"
+				d.name = fmt.Sprintf("demo-%d", os.Getpid()) // beside any other demo
+				if keep {
+					d.name = "demo" // easy to type
+				}
 			}
-			return d.run(name, keep)
+			return d.run()
 		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the lab up (also KEEP=1)")
@@ -97,19 +104,22 @@ func (d *demo) say(format string, args ...any) {
 }
 
 // run does everything, and takes everything away but what is to be kept.
-func (d *demo) run(name string, keep bool) (err error) {
+func (d *demo) run() (err error) {
 	if d.dir, err = os.MkdirTemp("", "clade-demo-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
-	if err := d.up(name); err != nil {
+	if err := d.up(); err != nil {
 		return err
 	}
 	defer func() {
 		if d.host != nil {
 			err = errors.Join(err, d.host.Close())
 		}
-		if l, ok := d.site.(*lab.Lab); ok && keep {
+		if l, ok := d.site.(*lab.Lab); ok && d.keep && d.ctx.Err() == nil {
+			if d.dead != "" {
+				err = errors.Join(err, d.restart(d.dead))
+			}
 			d.howToAttach(l)
 			return
 		}
@@ -127,13 +137,13 @@ func (d *demo) run(name string, keep bool) (err error) {
 	return d.sumUp()
 }
 
-func (d *demo) up(name string) error {
-	spec := lab.Spec{Name: name, Nodes: 3, Layout: "2+1", SizeBytes: demoVolumeBytes, MTU: 9000}
+func (d *demo) up() error {
+	spec := lab.Spec{Name: d.name, Held: !d.keep, Nodes: 3, Layout: "2+1", SizeBytes: demoVolumeBytes, MTU: 9000}
 	var err error
 	if d.real {
 		fmt.Fprintln(d.w, "Three nodes as real processes, each in a network namespace of its own, on an Ethernet switch with MTU 9000.")
 		var l *lab.Lab
-		if old, oerr := lab.Open(name); oerr == nil { // kept by a former run
+		if old, oerr := lab.Open(d.name); oerr == nil && d.keep { // kept by a former run
 			if err := old.Down(); err != nil {
 				return err
 			}
@@ -318,21 +328,39 @@ func (d *demo) measurePause() error {
 	return nil
 }
 
+// measureDrain drains three times and judges the median: what else runs on the machine easily costs more than a handoff.
 func (d *demo) measureDrain() error {
-	node, err := d.owner()
-	if err != nil {
-		return err
+	var lib, linux []time.Duration
+	for range 3 {
+		node, err := d.owner()
+		if err != nil {
+			return err
+		}
+		a, b, err := d.stall(func() error { return d.site.Drain(d.ctx, node, false) }, d.movedFrom(node))
+		if err != nil {
+			return err
+		}
+		lib, linux = append(lib, a), append(linux, b)
+		if err := d.site.Drain(d.ctx, node, true); err != nil {
+			return err
+		}
+		if err := d.healthy(); err != nil {
+			return err
+		}
 	}
-	lib, linux, err := d.stall(func() error { return d.site.Drain(d.ctx, node, false) }, d.movedFrom(node))
-	if err != nil {
-		return err
+	d.say("clade drain of the node that served, three times: %v (Linux timing: %v)", allInMs(lib), allInMs(linux))
+	slices.Sort(lib)
+	slices.Sort(linux)
+	d.row("stall: owner drained, median of 3", fmt.Sprintf("%s (Linux timing: %s)", inMs(lib[1]), inMs(linux[1])), "< "+inMs(limitDrain), lib[1] < limitDrain)
+	return nil
+}
+
+func allInMs(list []time.Duration) []string {
+	var out []string
+	for _, t := range list {
+		out = append(out, inMs(t))
 	}
-	d.say("clade drain %s, which served: %s (Linux timing: %s)", node, inMs(lib), inMs(linux))
-	d.stallRow("stall: owner drained", lib, linux, limitDrain)
-	if err := d.site.Drain(d.ctx, node, true); err != nil {
-		return err
-	}
-	return d.healthy()
+	return out
 }
 
 func (d *demo) restart(node string) error {
@@ -409,6 +437,10 @@ func sizeText(n int64) string { return humanize.IBytes(uint64(n)) }
 
 // tool runs a program and returns what it printed.
 func (d *demo) tool(name string, args ...string) (string, error) {
-	out, err := exec.CommandContext(d.ctx, name, args...).CombinedOutput()
+	path, err := lookTool(name)
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(d.ctx, path, args...).CombinedOutput() //nolint:gosec // mkfs.ext4 and e2fsck
 	return string(out), err
 }
