@@ -133,7 +133,7 @@ func linearize(initial uint64, ops []linOp) string {
 		slot := slotOf[e.index]
 		next, ok := closeOp(configs, ops, &open, slot)
 		if !ok {
-			return "unknown: too many possible states"
+			return "unknown: too many possible states" + dump(ops, &open)
 		}
 		if len(next) == 0 {
 			return explain(initial, ops, e.index, configs, &open)
@@ -298,4 +298,14 @@ func valueNames(vs []uint64) string {
 		s = append(s, valueName(v))
 	}
 	return strings.Join(s, ", ")
+}
+
+func dump(ops []linOp, open *[linOpenMax]int) string {
+	var b strings.Builder
+	for _, i := range open {
+		if i >= 0 {
+			fmt.Fprintf(&b, "\n    %s", ops[i])
+		}
+	}
+	return b.String()
 }

@@ -11,7 +11,9 @@ import (
 // settle looks at what is left when everything is at rest: on every disk, not through the owner's cache. All k+m blocks of every
 // row must agree, and what the data blocks hold is one more read of every sector.
 func (w *world) settle() {
-	w.await("every disk hears its volumes' owners", 5*second, func() bool { return w.restless() == "" && w.unwell(false) == "" })
+	if !w.runUntil(w.sched.nowNs+5*second, func() bool { return w.restless() == "" }) {
+		w.fail("at the end, 5 s after all load was done: %s", w.restless())
+	}
 	s := w.newestState()
 	for _, mv := range s.Volumes {
 		w.settleVolume(mv.Slot, mv.Data)
@@ -23,7 +25,7 @@ func (w *world) restless() string {
 	for _, mv := range w.newestState().Volumes {
 		v := mv.Data
 		if v.Owner == 0 || w.hosts[v.Owner-1].proc == nil {
-			return "no owner"
+			return fmt.Sprintf("slot %d has no owner", mv.Slot)
 		}
 		found := false
 		p := w.hosts[v.Owner-1].proc
@@ -31,11 +33,11 @@ func (w *world) restless() string {
 			found = found || o.Vol == v.ID && o.Epoch == v.Epoch && o.Status.State == raid.OwnerActive && o.Status.Next == o.Status.Commit+1
 		}
 		if !found {
-			return "its owner is not at rest"
+			return fmt.Sprintf("the owner of slot %d is not at rest", mv.Slot)
 		}
 		for _, m := range v.Members {
 			if d := w.driverOf(m.Disk); d == nil || len(d.queue) > 0 || d.streams[v.ID] == nil || d.streams[v.ID].Epoch != v.Epoch {
-				return "a disk has no stream"
+				return fmt.Sprintf("slot %d: disk %d does not hear the owner of epoch %d", mv.Slot, m.Disk, v.Epoch)
 			}
 		}
 	}
