@@ -1,12 +1,18 @@
 package cluster
 
 import (
+	"slices"
+
 	"clade/aoe"
 	"clade/membership"
 )
 
-// controlsMax bounds the control requests of one volume under way.
-const controlsMax = 256
+// controlsMax bounds the control requests of one volume under way. One whose proposal was lost, and which its sender has given
+// up, is forgotten after controlLifeNs.
+const (
+	controlsMax   = 256
+	controlLifeNs = 3 * second
+)
 
 // pendingControl is a control request between its proposal and its answer. Retransmissions attach to it.
 type pendingControl struct {
@@ -75,6 +81,12 @@ func (n *Node) controlApplied(r *membership.Result) {
 		v.owner.Barrier(n.now, uint64(i))
 		return
 	}
+}
+
+// controlStep forgets what nobody waits for any more. Should it still apply, it is answered by silence, and the next copy by
+// what the replicated table says.
+func (n *Node) controlStep(v *volume) {
+	v.controls = slices.DeleteFunc(v.controls, func(c *pendingControl) bool { return c.done == nil && n.now-c.sentNs > controlLifeNs })
 }
 
 func (n *Node) endControl(v *volume, c *pendingControl) {

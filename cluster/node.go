@@ -142,6 +142,7 @@ func (n *Node) Tick(nowNs int64) {
 	for _, v := range n.vols {
 		if v.owner != nil {
 			v.owner.Tick(n.now)
+			n.controlStep(v)
 		}
 	}
 }
