@@ -60,6 +60,7 @@ type demo struct {
 type demoRow struct {
 	what, measured, limit string
 	ok                    bool
+	time                  bool // a stall: what it is depends on what else the machine does
 }
 
 func (o *labOptions) demoCommand() *cobra.Command {
@@ -184,12 +185,18 @@ func (d *demo) discover() error {
 }
 
 func (d *demo) row(what, measured, limit string, ok bool) {
-	d.rows = append(d.rows, demoRow{what, measured, limit, ok})
+	d.rows = append(d.rows, demoRow{what: what, measured: measured, limit: limit, ok: ok})
+}
+
+// timeRow adds a stall. On a machine that does other things as well (CI=true) one beyond its limit is shown and counts for nothing:
+// no test here depends on the clock.
+func (d *demo) timeRow(what, measured string, limit time.Duration, ok bool) {
+	d.rows = append(d.rows, demoRow{what: what, measured: measured, limit: "< " + inMs(limit), ok: ok, time: true})
 }
 
 // stallRow adds the stall that both timings saw; the row fails if either is beyond the limit.
 func (d *demo) stallRow(what string, library, linux, limit time.Duration) {
-	d.row(what, fmt.Sprintf("%s (Linux timing: %s)", inMs(library), inMs(linux)), "< "+inMs(limit), library < limit && linux < limit)
+	d.timeRow(what, fmt.Sprintf("%s (Linux timing: %s)", inMs(library), inMs(linux)), limit, library < limit && linux < limit)
 }
 
 func inMs(t time.Duration) string {
@@ -351,7 +358,7 @@ func (d *demo) measureDrain() error {
 	d.say("clade drain of the node that served, three times: %v (Linux timing: %v)", allInMs(lib), allInMs(linux))
 	slices.Sort(lib)
 	slices.Sort(linux)
-	d.row("stall: owner drained, median of 3", fmt.Sprintf("%s (Linux timing: %s)", inMs(lib[1]), inMs(linux[1])), "< "+inMs(limitDrain), lib[1] < limitDrain)
+	d.timeRow("stall: owner drained, median of 3", fmt.Sprintf("%s (Linux timing: %s)", inMs(lib[1]), inMs(linux[1])), limitDrain, lib[1] < limitDrain)
 	return nil
 }
 
@@ -403,7 +410,11 @@ func (d *demo) sumUp() error {
 	failed := 0
 	for _, r := range d.rows {
 		verdict := "PASS"
-		if !r.ok {
+		switch {
+		case r.ok:
+		case r.time && os.Getenv("CI") == "true":
+			verdict = "SLOW"
+		default:
 			verdict = "FAIL"
 			failed++
 		}
