@@ -123,28 +123,10 @@ func (d *Disk) checkpoint() error {
 	if d.inflight != nil || len(d.building.entries) > 0 {
 		panic("store: checkpoint with entries that are not durable")
 	}
-	tail := d.jrn.head
-	if lsn, ok := d.oldest(); ok {
-		tail = d.jrn.startOf(lsn)
-		if d.jrn.distance(tail) > d.jrn.size/4 {
-			var err error
-			if tail, err = d.copyForward(); err != nil {
-				return err
-			}
-		}
-	}
-	if err := d.writePages(); err != nil {
+	if err := d.copyForward(); err != nil {
 		return err
 	}
-	if err := d.dev.Sync(); err != nil {
-		return fmt.Errorf("checkpoint: sync: %w", err)
-	}
-	if err := d.writeImage(tail, d.jrn.head.lsn-1); err != nil {
-		return err
-	}
-	d.jrn.trim(tail)
-	d.stats.Checkpoints++
-	return nil
+	return d.checkpointAt(d.oldestStart())
 }
 
 // oldest returns the group of the oldest record that is not applied.
@@ -159,23 +141,24 @@ func (d *Disk) oldest() (lsn uint64, ok bool) {
 	return lsn, ok
 }
 
-// writePages writes the dirty pages to their other copies (S5).
+// writePages writes the dirty pages to their other copies (S5), those that were made out of none to both.
 func (d *Disk) writePages() error {
 	b := make([]byte, pageBytes)
 	for _, p := range d.pages.dirty {
 		if mutated("C16a") {
 			continue
 		}
-		p.version++
-		p.which = 1 - p.which
-		p.encode(b)
-		if err := writeFull(d.dev, b, d.super.pageOffset(p.slot, p.which)); err != nil {
-			return fmt.Errorf("checkpoint: %w", err)
+		for copies := 0; copies == 0 || p.remade && copies < 2; copies++ {
+			p.version++
+			p.which = 1 - p.which
+			p.encode(b)
+			if err := writeFull(d.dev, b, d.super.pageOffset(p.slot, p.which)); err != nil {
+				return fmt.Errorf("checkpoint: %w", err)
+			}
 		}
-		p.dirty = false
+		p.remade = false
 	}
-	clear(d.pages.dirty)
-	d.pages.dirty = d.pages.dirty[:0]
+	d.pages.clean()
 	return nil
 }
 

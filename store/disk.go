@@ -29,8 +29,9 @@ type Disk struct {
 	inflight  *group
 	ready     []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
 	failed    error
-	replaying bool  // Open has not yet checkpointed: pages may be torn
-	lastNs    int64 // last Step
+	replaying bool   // Open has not yet checkpointed: pages may be torn
+	lastNs    int64  // last Step
+	fullAt    uint64 // lsn of the head when the journal was full of what cannot be applied
 	stats     Stats
 	checkNs   int64
 }

@@ -240,3 +240,188 @@ func TestLostSuperblock(t *testing.T) {
 		}
 	}
 }
+
+// A page whose newest copy has rotted: what the older one calls never written is damage, not zeros.
+func TestRottenPage(t *testing.T) {
+	dev := disktest.New(64<<20, 1)
+	u := newUser(t, dev, 8<<20)
+	u.make(7)
+	u.prepare(7, 0, 0, rec(1, 1, 0, 5))
+	u.do(&raid.DiskRequest{Kind: raid.ReqCommit, Epoch: 1, Stream: 1, Commit: 1, Touch: 1})
+	u.quiesce()
+	u.prepare(7, 1, 1, rec(1, 2, 1, 6))
+	u.do(&raid.DiskRequest{Kind: raid.ReqCommit, Epoch: 1, Stream: 1, Commit: 2, Touch: 2})
+	u.quiesce()
+	if b := u.read(7, 1, 2, 6, 1); b[0] == nil || b[0][8] != 2 {
+		t.Fatalf("before: %v", b[0][:16])
+	}
+	for _, at := range pagesAt(t, dev, []byte("CLPG")) {
+		b := make([]byte, 4096)
+		_, _ = dev.ReadAt(b, at)
+		if binary.LittleEndian.Uint32(b[36:]) != 0 {
+			continue
+		}
+		for _, how := range []string{"rot", "latent"} {
+			c := dev.Clone(9)
+			if how == "rot" {
+				c.Rot(at, 512)
+			} else {
+				c.Latent(at, 512)
+			}
+			w := &user{t: t, dev: c}
+			d, err := store.Open(c, store.Config{CacheBytes: 1})
+			if err != nil {
+				t.Errorf("%s page at %d: %v", how, at, err)
+				continue
+			}
+			w.d = d
+			w.takeover(7, 2, 1, []raid.HistRange{{From: 1, To: 1, End: 2}}, 2)
+			out := w.do(&raid.DiskRequest{Kind: raid.ReqRead, Epoch: 2, Stream: 1, S: 2, Gen: 1, First: 6, Count: 1})
+			if len(out) != 1 || out[0].Kind != raid.RepRead {
+				t.Errorf("%s page at %d: %+v", how, at, out)
+				continue
+			}
+			if got := out[0].Blocks[0]; got != nil && got[8] != 2 {
+				t.Errorf("%s of the page at %d: block 6 reads %v", how, at, got[:16])
+			}
+		}
+	}
+}
+
+// Batches that nobody commits must not fill the journal beyond what can be handled.
+func TestNoCommit(t *testing.T) {
+	for _, vols := range []int{1, 4, 40} {
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					t.Errorf("%d volumes: %v", vols, p)
+				}
+			}()
+			dev := disktest.New(256<<20, 1)
+			u := newUser(t, dev, 8<<20)
+			for v := 1; v <= vols; v++ {
+				u.make(raid.VolumeID(v))
+			}
+			ended := make([]raid.Seq, vols+1)
+			for i := 0; i < 1200; i++ {
+				v := 1 + i%vols
+				n := ended[v] + 1
+				out := u.prepare(raid.VolumeID(v), 0, 0, rec(1, n, n-1, uint32(n)))
+				for _, r := range out {
+					if r.Kind == raid.RepAck && r.Vol == raid.VolumeID(v) {
+						ended[v] = r.Seq
+					}
+				}
+				if u.d.Failed() != nil {
+					t.Fatalf("%d volumes, batch %d: %v", vols, i, u.d.Failed())
+				}
+			}
+			u.open()
+		}()
+	}
+}
+
+// The quotas are all used up at every position of the head, then another volume goes on.
+func TestPinned(t *testing.T) {
+	for lead := range 12 {
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					t.Errorf("lead %d: %v", lead, p)
+				}
+			}()
+			dev := disktest.New(256<<20, 1)
+			u := newUser(t, dev, 8<<20)
+			quota := map[raid.VolumeID]int{}
+			for v := raid.VolumeID(1); v <= 5; v++ {
+				u.do(&raid.DiskRequest{Vol: v, Kind: raid.ReqShards, Shards: fourRegions})
+			}
+			for v := raid.VolumeID(1); v <= 5; v++ {
+				_, st := u.takeover(v, 1, 0, nil, 0)
+				quota[v] = int(st.Quota)
+			}
+			n := raid.Seq(0)
+			busy := func(k int) {
+				for range k {
+					n++
+					u.prepare(5, n-1, n-1, rec(1, n, n-1, uint32(n)%1000))
+				}
+			}
+			busy(lead * 66)
+			for v := raid.VolumeID(1); v <= 4; v++ {
+				used := 0
+				for m := raid.Seq(1); ; m++ {
+					used += 4096 + 64 // what raid counts
+					if used > quota[v] {
+						break
+					}
+					u.prepare(v, 0, 0, rec(1, m, m-1, uint32(m)))
+				}
+			}
+			busy(3000)
+			if u.d.Failed() != nil {
+				t.Fatalf("lead %d: %v", lead, u.d.Failed())
+			}
+			dev.Crash()
+			u.open()
+		}()
+	}
+}
+
+// A Wipe of which only the pages have reached the medium leaves no zeros that look like data.
+func TestWipeTorn(t *testing.T) {
+	for seed := uint64(1); seed < 40; seed++ {
+		dev := disktest.New(64<<20, seed)
+		u := newUser(t, dev, 8<<20)
+		u.make(7)
+		u.prepare(7, 0, 0, rec(1, 1, 0, 5))
+		u.do(&raid.DiskRequest{Kind: raid.ReqCommit, Epoch: 1, Stream: 1, Commit: 1, Touch: 1})
+		u.quiesce()
+		u.send(&raid.DiskRequest{Kind: raid.ReqWipe, Epoch: 1, Stream: 1, Shards: fourRegions})
+		dev.Crash()
+		u.open()
+		rep, st := u.takeover(7, 2, 1, []raid.HistRange{{From: 1, To: 1, End: 1}}, 1)
+		if rep.Damaged || st.Damaged {
+			continue
+		}
+		if rep.EndSeq < 1 {
+			continue
+		}
+		if b := u.read(7, 2, 1, 5, 1); b[0] != nil && b[0][8] != 1 {
+			t.Fatalf("seed %d: end %d, not damaged, and block 5 reads %v", seed, rep.EndSeq, b[0][:16])
+		}
+	}
+}
+
+// A region whose pages are both lost is damage until it is written, also after the disk was opened again; its last change counts as the
+// newest that it can have been.
+func TestBothPagesLost(t *testing.T) {
+	dev := disktest.New(64<<20, 1)
+	u := newUser(t, dev, 8<<20)
+	u.make(7)
+	u.prepare(7, 0, 0, rec(1, 1, 0, 5, 6))
+	u.do(&raid.DiskRequest{Kind: raid.ReqCommit, Epoch: 1, Stream: 1, Commit: 1, Touch: 1})
+	u.quiesce()
+	for _, at := range pagesAt(t, dev, []byte("CLPG"))[:2] {
+		dev.Erase(at, 4096)
+	}
+	u.open()
+	hist := []raid.HistRange{{From: 1, To: 1, End: 1}}
+	u.takeover(7, 2, 1, hist, 1)
+	if b := u.read(7, 2, 1, 4, 3); b[0] != nil || b[1] != nil || b[2] != nil {
+		t.Fatalf("lost pages read as %v %v %v", b[0] != nil, b[1] != nil, b[2] != nil)
+	}
+	u.do(&raid.DiskRequest{Kind: raid.ReqFill, Epoch: 2, Stream: 1, S: 1, Gen: 1, Blocks: rec(1, 1, 0, 6).Blocks})
+	for range 2 {
+		if b := u.read(7, 2, 1, 4, 3); b[0] != nil || b[1] != nil || b[2] == nil || b[2][8] != 1 {
+			t.Fatalf("after the repair of one block: %v %v %v", b[0] != nil, b[1] != nil, b[2] != nil)
+		}
+		out := u.do(&raid.DiskRequest{Kind: raid.ReqRegions, Epoch: 2, Stream: 1, S: 1, Gen: 1})
+		if len(out) != 1 || out[0].Kind != raid.RepRegions || out[0].Regions[0] < 1 {
+			t.Fatalf("the last change is forgotten: %+v", out)
+		}
+		u.quiesce()
+		u.open()
+		u.do(&raid.DiskRequest{Kind: raid.ReqStart, Epoch: 2, Stream: 1, Acked: 1})
+	}
+}

@@ -125,8 +125,11 @@ func (d *Disk) note(q *put) {
 // distrust makes a page out of none: each block gets a checksum that what is in place does not have, so that all stay bad until
 // they are written (S6). Its version is far above what a copy that cannot be read may have, should it come back.
 func (d *Disk) distrust(p *page) {
-	p.bad = false
+	p.bad, p.remade = false, true
 	p.version += 1 << 32
+	if v := d.volume(p.id.vol); v != nil { // its last change is lost as well: it may have been the newest (B: C16)
+		p.rseq = max(p.rseq, v.applied, v.base)
+	}
 	for at := range uint32(raid.BlocksPerRegion) {
 		p.set(at, ^crcOf(d.oneByOne(p.slot, at, 1)))
 	}

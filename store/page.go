@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"clade/raid"
 )
@@ -28,6 +29,7 @@ type page struct {
 	bad        bool // no valid page: everything in the region is damage (S6)
 	which      int  // slot copy that holds version
 	dirty      bool
+	remade     bool // was bad: neither copy is to be left as it is
 	prev, next *page
 }
 
@@ -108,10 +110,11 @@ func decodePages(b []byte, slot uint64, id pageID, torn bool) *page {
 	return out
 }
 
-// pageCache holds pages: the dirty ones until a checkpoint, of the others the most recently used.
+// pageCache holds pages: the dirty ones until a checkpoint, as many as the journal has changes for, and of the others the most
+// recently used. Only these are in the list.
 type pageCache struct {
 	pages map[uint64]*page // by slot
-	limit int
+	limit int              // of pages that are not dirty
 	head  page
 	dirty []*page // in order of becoming dirty
 }
@@ -124,8 +127,8 @@ func newPageCache(bytes int) *pageCache {
 
 func (c *pageCache) get(slot uint64) *page {
 	p := c.pages[slot]
-	if p != nil {
-		p.prev.next, p.next.prev = p.next, p.prev
+	if p != nil && !p.dirty {
+		p.unlink()
 		c.front(p)
 	}
 	return p
@@ -136,43 +139,54 @@ func (c *pageCache) front(p *page) {
 	p.prev.next, p.next.prev = p, p
 }
 
+func (p *page) unlink() { p.prev.next, p.next.prev = p.next, p.prev }
+
+// put adds a page that is not dirty.
 func (c *pageCache) put(p *page) {
-	if old := c.pages[p.slot]; old != nil {
-		old.prev.next, old.next.prev = old.next, old.prev
-	}
+	c.forget(p.slot)
 	c.pages[p.slot] = p
 	c.front(p)
-	for q := c.head.prev; q != &c.head && len(c.pages) > c.limit; {
-		prev := q.prev
-		if !q.dirty && q != p {
-			q.prev.next, q.next.prev = q.next, q.prev
-			delete(c.pages, q.slot)
-		}
-		q = prev
+	c.evict()
+}
+
+func (c *pageCache) evict() {
+	for len(c.pages)-len(c.dirty) > c.limit {
+		q := c.head.prev
+		q.unlink()
+		delete(c.pages, q.slot)
 	}
 }
 
 func (c *pageCache) touch(p *page) {
 	if !p.dirty {
 		p.dirty = true
+		p.unlink()
 		c.dirty = append(c.dirty, p)
 	}
 }
 
-// forget drops the pages of slots that no shard has any more.
+// clean says that all dirty pages have been written.
+func (c *pageCache) clean() {
+	for _, p := range c.dirty {
+		p.dirty = false
+		c.front(p)
+	}
+	clear(c.dirty)
+	c.dirty = c.dirty[:0]
+	c.evict()
+}
+
+// forget drops the page of a slot, what it says is of no use any more.
 func (c *pageCache) forget(slot uint64) {
 	p := c.pages[slot]
 	if p == nil {
 		return
 	}
-	p.prev.next, p.next.prev = p.next, p.prev
 	delete(c.pages, slot)
-	if p.dirty {
-		for i, q := range c.dirty {
-			if q == p {
-				c.dirty = append(c.dirty[:i:i], c.dirty[i+1:]...)
-				break
-			}
-		}
+	if !p.dirty {
+		p.unlink()
+		return
 	}
+	i := slices.Index(c.dirty, p)
+	c.dirty = slices.Delete(c.dirty, i, i+1)
 }

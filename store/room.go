@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"clade/raid"
 )
@@ -61,10 +63,17 @@ func (d *Disk) admit(r *raid.DiskRequest) (bool, error) {
 	if d.fits(n, reserve) {
 		return true, nil
 	}
+	if d.fullAt == d.jrn.head.lsn && d.inflight == nil && len(d.building.entries) == 0 {
+		return false, nil // nothing has changed since there was no room to be made
+	}
 	if err := d.reclaim(); err != nil {
 		return false, err
 	}
-	return d.fits(n, reserve), nil
+	if d.fits(n, reserve) {
+		return true, nil
+	}
+	d.fullAt = d.jrn.head.lsn
+	return false, nil
 }
 
 // fits is the promise above.
@@ -126,41 +135,44 @@ func (d *Disk) reclaim() error {
 	}
 }
 
-// copyForward writes all records that are not applied once more, at the head, and returns where they begin. Each group is synced
-// before the next (S1).
-func (d *Disk) copyForward() (position, error) {
-	var first uint64
-	g := &group{}
-	var moved []*record
-	write := func() error {
+// copyForward writes records that are not applied once more at the head, the oldest first and under the same identity, until what is
+// left lies within a quarter of the journal. Each group is synced before the next (S1). If the power fails in between, the next
+// copyForward goes on where this one was: never is more copied than there is.
+func (d *Disk) copyForward() error {
+	list := d.unapplied()
+	for len(list) > 0 && d.jrn.distance(d.oldestStart()) > d.jrn.size/4 {
+		g, n := &group{}, 0
+		for ; n < len(list) && (n == 0 || g.bytes()+recordBytes(list[n].Record) <= d.jrn.size/32); n++ {
+			g.add(entry{kind: entryRecord, vol: list[n].vol, rec: list[n].Record})
+		}
 		if err := d.jrn.write(g); err != nil {
 			return err
 		}
-		if first == 0 {
-			first = g.lsn
-		}
-		for _, r := range moved {
+		for _, r := range list[:n] {
 			r.lsn = g.lsn
 		}
-		g, moved = &group{}, moved[:0]
+		list = list[n:]
 		if err := d.dev.Sync(); err != nil {
 			return fmt.Errorf("copy forward: sync: %w", err)
 		}
-		return nil
 	}
+	return nil
+}
+
+// kept is a record of a volume that is not applied.
+type kept struct {
+	*record
+	vol raid.VolumeID
+}
+
+// unapplied returns all records that are not applied, in order of their groups.
+func (d *Disk) unapplied() []kept {
+	var list []kept
 	for _, v := range d.vols {
 		for _, r := range v.log {
-			if len(moved) > 0 && g.bytes()+recordBytes(r.Record) > d.jrn.size/32 {
-				if err := write(); err != nil {
-					return position{}, err
-				}
-			}
-			g.add(entry{kind: entryRecord, vol: v.id, rec: r.Record})
-			moved = append(moved, r)
+			list = append(list, kept{r, v.id})
 		}
 	}
-	if err := write(); err != nil {
-		return position{}, err
-	}
-	return d.jrn.startOf(first), nil
+	slices.SortStableFunc(list, func(a, b kept) int { return cmp.Compare(a.lsn, b.lsn) })
+	return list
 }

@@ -9,7 +9,9 @@ import (
 // Step takes requests in the order in which their owners sent them and returns the answers that need no sync; the others come
 // out of EndSync. nowNs is for pacing only. The disk keeps what the requests point to, which is immutable.
 func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
-	d.lastNs = nowNs
+	if len(reqs) > 0 {
+		d.lastNs = nowNs
+	}
 	var out []raid.DiskReply
 	for _, r := range reqs {
 		if d.failed != nil {
@@ -309,14 +311,25 @@ func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 	return append(out, rep)
 }
 
-// doWipe makes all shards of the volume anew.
+// doWipe makes all shards of the volume anew. Pages are made in place, so that a power cut may leave some of them: before the first of
+// them is touched the volume is damaged, durably, and only the Wipe's own entry ends that. Else what is half wiped would be zeros
+// with good checksums (B: C27).
 func (d *Disk) doWipe(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
-	e := entry{kind: entryWipe, vol: v.id}
-	v.redoWipe()
-	if err := d.freshPages(v, v.shards); err != nil {
-		_ = d.fail(err)
-		return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+	if !v.damaged && !mutated("WIPE_TORN") {
+		e := entry{kind: entryFence, vol: v.id, damaged: true}
+		v.redoFence(&e)
+		d.log(e)
 	}
+	v.acked, v.told = 1<<62, 1<<62 // nothing that goes is acknowledged any more
+	err := d.flush()               // Fills under way, too, are in place after this
+	if err == nil {
+		v.redoWipe()
+		err = d.freshPages(v, v.shards)
+	}
+	if err != nil {
+		return append(out, d.nack(r, raid.NackGone, d.fail(err).Error()))
+	}
+	e := entry{kind: entryWipe, vol: v.id}
 	d.log(e)
 	d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepWiped)} })
 	return out

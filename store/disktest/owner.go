@@ -132,7 +132,7 @@ func (h *History) start(v *volume) error {
 		v.started = true
 		h.log("v%d started %d/%d end %d commit %d", v.id, r.Epoch, r.Stream, r.EndSeq, r.Commit)
 		switch {
-		case r.Damaged:
+		case r.Damaged && !v.halfWiped:
 			return fmt.Errorf("volume %d: damaged without cause", v.id)
 		case r.EndSeq < acked && v.phase != stale:
 			return fmt.Errorf("volume %d: started at %d, acknowledged %d", v.id, r.EndSeq, acked)
@@ -323,12 +323,13 @@ func (h *History) resync(v *volume) error {
 }
 
 func (h *History) wipe(v *volume) error {
-	v.phase = wiping
+	v.phase, v.halfWiped = wiping, true
 	sigma, epoch := v.stream, v.epoch
 	h.log("v%d wipe", v.id)
 	h.Counts["wipe"]++
 	v.acked, v.told, v.base, v.based, v.sent = 0, 0, 0, 0, nil
 	return h.send(v, &raid.DiskRequest{Kind: raid.ReqWipe, Shards: v.shards()}, func(r *raid.DiskReply) error {
+		v.halfWiped = v.halfWiped && r.Kind != raid.RepWiped
 		if v.epoch != epoch || v.stream != sigma {
 			return nil
 		}

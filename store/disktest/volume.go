@@ -33,18 +33,19 @@ type volume struct {
 	regions []uint32 // by extent
 	gen     uint64
 
-	phase   phase
-	epoch   raid.Epoch
-	stream  raid.Stream
-	started bool // Started has come for the newest stream
-	since   raid.Epoch
-	hist    []raid.HistRange
-	end     raid.Seq // for Start
-	next    raid.Seq
-	commit  raid.Seq
-	prev    raid.Seq // prev[d]
-	stale   raid.Seq // S[d]
-	quota   uint64
+	phase     phase
+	halfWiped bool // a Wipe was sent and is not confirmed: the disk may call itself damaged
+	epoch     raid.Epoch
+	stream    raid.Stream
+	started   bool // Started has come for the newest stream
+	since     raid.Epoch
+	hist      []raid.HistRange
+	end       raid.Seq // for Start
+	next      raid.Seq
+	commit    raid.Seq
+	prev      raid.Seq // prev[d]
+	stale     raid.Seq // S[d]
+	quota     uint64
 
 	sent   []*raid.Record // in this chain, ascending; what a Start or Wipe declared void is gone
 	acked  raid.Seq       // the disk has said that it has everything up to here
