@@ -23,7 +23,7 @@ const (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run this one history and print it")
-	seedsFlag = flag.Int("seeds", 40, "histories to run")
+	seedsFlag = flag.Int("seeds", 16, "histories to run")
 )
 
 type link struct {
