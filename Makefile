@@ -25,12 +25,15 @@ test: ## every test that this machine can run; namespaces need root
 race: ## the tests that use goroutines, under the race detector
 	$(GO) test -race ./aoe/... ./cluster/... ./store/... ./cmd/...
 
-sim: ## simulated clusters: SEED=n replays one with its timeline, else SEEDS=n fixed ones
-	@if [ -n "$(SEED)" ]; then $(GO) test ./integration/sim -count=1 -run TestSeed -v -seed $(SEED); \
-	else $(GO) test ./integration/sim -count=1 -timeout 0 -v -run TestSeeds -seeds $(SEEDS); fi
+sim: ## simulated clusters: SEED=n replays one with its timeline, else SEEDS=n from the first
+	@if [ -n "$(SEED)" ]; then $(GO) test ./integration/sim -count=1 -run 'TestSeed$$' -v -seed $(SEED); \
+	else $(GO) test ./integration/sim -count=1 -timeout 0 -run TestManySeeds -seeds $(SEEDS); fi
 
-soak: ## fresh simulated clusters for MINUTES=n on both cores
-	$(GO) test ./integration/sim -count=1 -timeout 0 -v -run TestSoak -minutes $(MINUTES)
+soak: ## fresh simulated clusters for MINUTES=n, a process a core
+	$(GO) test -c -o bin/sim.test ./integration/sim
+	@cd integration/sim; for core in $$(seq $$(nproc)); do \
+	  timeout -s INT $(MINUTES)m ../../bin/sim.test -test.run TestManySeeds -test.timeout 0 -seeds 100000000 -start $$((RANDOM * 1000000 + RANDOM * 10)) 2>&1 & \
+	done; wait
 
 mutations: ## switch the protocol's rules off one by one: the tests must notice each
 	$(GO) test -tags mutation -count=1 -timeout 0 -run 'Mutation' ./raid ./store/disktest ./membership ./integration/sim
