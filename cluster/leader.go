@@ -253,3 +253,10 @@ func (n *Node) nodeTermMoved(id raid.NodeID) {
 func (n *Node) isDeleting(id raid.VolumeID) bool {
 	return slices.ContainsFunc(n.leader.deleting, func(d deletion) bool { return d.vol == id })
 }
+
+// nodeRemoved forgets a node that is no member any more; its id is never used again.
+func (n *Node) nodeRemoved(id raid.NodeID) {
+	n.inc.voter.Forget(id)
+	n.leader.nodes = slices.DeleteFunc(n.leader.nodes, func(h nodeHealth) bool { return h.id == id })
+	n.peers.beats = slices.DeleteFunc(n.peers.beats, func(b peerBeat) bool { return b.id == id })
+}

@@ -187,6 +187,11 @@ func (n *Node) takeGroup() {
 		for i := range fx.Applied {
 			n.applied(&fx.Applied[i])
 		}
+		if fx.Restored { // the commands that ended terms are not seen one by one
+			for i := range n.group.State().Nodes {
+				n.nodeTermMoved(n.group.State().Nodes[i].ID)
+			}
+		}
 		n.followTerm()
 		if len(fx.Messages) == 0 && len(fx.Writes) == 0 && len(fx.Applied) == 0 && !fx.Restored && len(fx.Events) == 0 {
 			break
@@ -203,6 +208,10 @@ func (n *Node) applied(r *membership.Result) {
 	switch r.Type {
 	case "node_boot", "node_dead", "node_revoke":
 		n.termApplied(r)
+	case "node_remove":
+		if r.OK() {
+			n.nodeRemoved(r.Node)
+		}
 	case "control":
 		if r.By == n.opt.ID {
 			n.controlApplied(r)
@@ -240,6 +249,7 @@ func (n *Node) syncState() {
 			n.volumeChanged(v, mv)
 		}
 	}
+	n.settleShards()
 	n.checkOwners()
 }
 

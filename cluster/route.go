@@ -54,7 +54,15 @@ func (p *peerTable) up(id raid.NodeID) bool {
 // diskTable is the local disks.
 type diskTable struct {
 	open raid.DiskSet
+	odd  []oddShards
 	gone []*raid.DiskReply // of disks that are not open, to owners of this node
+}
+
+// oddShards is a volume of which a local disk holds something although the applied state, when it was looked at last, did not
+// place it there: deleted meanwhile, or not yet known.
+type oddShards struct {
+	disk raid.DiskID
+	vol  raid.VolumeID
 }
 
 // receiptsMax bounds the memory of Prepares received lately.
@@ -146,18 +154,36 @@ func (n *Node) DiskState(nowNs int64, d raid.DiskID, up bool, vols []raid.Volume
 			v.owner.Connected(n.now, d, up)
 		}
 	}
+	n.disks.odd = slices.DeleteFunc(n.disks.odd, func(o oddShards) bool { return o.disk == d })
 	if !up {
 		return
 	}
 	for _, v := range n.vols {
 		n.sendShards(v, d)
 	}
-	s := n.group.State()
 	for _, id := range vols {
-		if s.Volume(id) == nil && id < s.NextVolume { // deleted while the disk was away
-			n.ready.Disk = append(n.ready.Disk, &raid.DiskRequest{Kind: raid.ReqShards, Vol: id, Disk: d, ID: n.newID(), From: n.opt.ID})
-		}
+		n.disks.odd = append(n.disks.odd, oddShards{d, id})
 	}
+	n.settleShards()
+}
+
+// settleShards deletes what local disks hold of volumes that the applied state knows to be gone. What it does not know yet is
+// looked at again when it has moved on (A.3 Shards).
+func (n *Node) settleShards() {
+	s := n.group.State()
+	n.disks.odd = slices.DeleteFunc(n.disks.odd, func(o oddShards) bool {
+		mv := s.Volume(o.vol)
+		if mv == nil && o.vol < s.NextVolume {
+			n.dropShards(o.disk, o.vol)
+			return true
+		}
+		return mv != nil && mv.Data.Member(o.disk) != nil
+	})
+}
+
+// dropShards has a local disk forget a volume that is deleted.
+func (n *Node) dropShards(d raid.DiskID, id raid.VolumeID) {
+	n.ready.Disk = append(n.ready.Disk, &raid.DiskRequest{Kind: raid.ReqShards, Vol: id, Disk: d, ID: n.newID(), From: n.opt.ID})
 }
 
 // sendShards tells a local disk which shards of a volume it has, from applied state (A.3 Shards).

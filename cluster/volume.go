@@ -165,7 +165,7 @@ func (n *Node) volumeDeleted(v *volume) {
 	n.leaveMACs(v)
 	for _, d := range n.disks.open {
 		if v.mv.Data.Member(d) != nil {
-			n.ready.Disk = append(n.ready.Disk, &raid.DiskRequest{Kind: raid.ReqShards, Vol: v.id, Disk: d, ID: n.newID(), From: n.opt.ID})
+			n.dropShards(d, v.id)
 		}
 	}
 }
