@@ -343,7 +343,17 @@ func (o *Owner) readStep() {
 		o.planFetch(f)
 	}
 	for _, out := range slices.Clone(o.reads.order) {
-		if out.late || o.now-out.sentNs < o.cfg.ReadTimeoutNs || out.copy != nil || o.reads.pending[out.id] == nil {
+		if o.reads.pending[out.id] == nil {
+			continue
+		}
+		if out.copy != nil { // it holds a region's lock: nobody may keep that for ever
+			if o.now-out.sentNs > copyTimeoutNs {
+				o.takeOut(out.id)
+				o.copySourceLost(out)
+			}
+			continue
+		}
+		if out.late || o.now-out.sentNs < o.cfg.ReadTimeoutNs {
 			continue
 		}
 		out.x.readFailed = o.now + second
@@ -356,6 +366,9 @@ func (o *Owner) readStep() {
 	}
 	o.sendReads()
 }
+
+// copyTimeoutNs is how long a copy waits for one source before it looks for another, or gives up for now.
+const copyTimeoutNs = 2 * second
 
 func (o *Owner) otherSources(out *readOut) bool {
 	for _, w := range out.fetches {
