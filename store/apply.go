@@ -19,6 +19,11 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	if d.failed != nil {
 		return false, d.failed
 	}
+	if more, err := d.freshOn(); err != nil {
+		return false, d.fail(err)
+	} else if more {
+		return true, nil
+	}
 	idle := nowNs-d.lastNs >= idleNs
 	full := d.jrn.used() > d.jrn.size/4
 	if idle || full || d.applicable() > lazyBytes {
@@ -60,6 +65,9 @@ func (d *Disk) mayApply(v *volume, r *record) bool {
 	limit := v.durable
 	if mutated("C25") {
 		limit = v.commit
+	}
+	if d.freshFor(v.id, true) != nil {
+		return false // its pages are being made anew
 	}
 	return r.durable && r.Seq <= limit || mutated("APPLY_EARLY")
 }

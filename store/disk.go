@@ -13,6 +13,7 @@ type Config struct {
 	Node       raid.NodeID
 	BootID     raid.BootID // of the running kernel
 	CacheBytes int         // checksum pages; default 16 MiB
+	AtOnce     int         // regions whose pages a Step may make anew by itself; default 1024
 	AttachGen  uint64      // 0, or the generation that the cluster knows: a disk with an older one is a copy (B: M7)
 }
 
@@ -24,6 +25,8 @@ type Disk struct {
 	jrn   journal
 	pages *pageCache
 	vols  []*volume // sorted by id
+
+	fresh []*freshJob // oldest first
 
 	building  *group
 	inflight  *group

@@ -126,7 +126,7 @@ func (d *Disk) note(q *put) {
 // they are written (S6). Its version is far above what a copy that cannot be read may have, should it come back.
 func (d *Disk) distrust(p *page) {
 	p.bad, p.remade = false, true
-	p.version += 1 << 32
+	p.version += 1 << (versionShift - 1)
 	if v := d.volume(p.id.vol); v != nil { // its last change is lost as well: it may have been the newest (B: C16)
 		p.rseq = max(p.rseq, v.applied, v.base)
 	}
@@ -146,35 +146,6 @@ func (d *Disk) pagesFrom(sh *shard, region uint32) []byte {
 		return nil
 	}
 	return b
-}
-
-// freshPages makes the pages of shards anew: nothing written. They are durable with the next sync.
-func (d *Disk) freshPages(v *volume, shards []shard) error {
-	for k := range shards {
-		s := &shards[k]
-		for first := uint32(0); first < s.Regions; first += regionsPerRun {
-			old := d.pagesFrom(s, first)
-			b := make([]byte, 2*pageBytes*int(min(regionsPerRun, s.Regions-first)))
-			for i := range uint32(len(b) / (2 * pageBytes)) {
-				slot, id := s.slot+uint64(first+i), pageID{v.id, s.Extent, s.Gen, first + i}
-				d.pages.forget(slot)
-				p := page{id: id, slot: slot}
-				at := 2 * pageBytes * int(i)
-				if old != nil {
-					p.version = decodePages(old[at:], slot, id, true).version + 1
-				} else {
-					p.version = readPage(d.dev, d.super, slot, id, true).version + 1
-				}
-				p.encode(b[at : at+pageBytes])
-				p.version++
-				p.encode(b[at+pageBytes : at+2*pageBytes])
-			}
-			if err := writeFull(d.dev, b, d.super.pageOffset(s.slot+uint64(first), 0)); err != nil {
-				return fmt.Errorf("volume %d: make shard of extent %d: %w", v.id, s.Extent, err)
-			}
-		}
-	}
-	return nil
 }
 
 // regionSeqs fills out with the last change in place of each region of a shard. A region whose page is damaged may have changed

@@ -15,6 +15,9 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = 16 << 20
 	}
+	if cfg.AtOnce == 0 {
+		cfg.AtOnce = freshAtOnce
+	}
 	d, img, err := load(dev, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)

@@ -14,12 +14,18 @@ import (
 func (d *Disk) doShards(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskReply {
 	v := d.volume(r.Vol)
 	if len(r.Shards) == 0 {
+		d.cancelFresh(r.Vol, false)
+		d.cancelFresh(r.Vol, true)
 		if v != nil {
 			e := entry{kind: entryRemove, vol: r.Vol}
 			d.redoRemove(v, &e)
 			d.log(e)
 		}
 		d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepShards)} })
+		return out
+	}
+	if job := d.freshFor(r.Vol, false); job != nil { // it is asked again when these are there
+		job.asked = append(job.asked, r)
 		return out
 	}
 	var missing []raid.ShardRef
@@ -33,6 +39,10 @@ func (d *Disk) doShards(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskRe
 	case len(missing) == 0:
 	case r.Since == 0:
 		err = d.makeShards(r.Vol, missing)
+		if job := d.freshFor(r.Vol, false); job != nil {
+			job.asked = append(job.asked, r)
+			return out
+		}
 	case v == nil || !v.damaged:
 		v = d.addVolume(r.Vol) // so that Fence finds it, and says that it lacks shards
 		e := entry{kind: entryFence, vol: r.Vol, damaged: true}
@@ -62,6 +72,7 @@ func (d *Disk) removeUnnamed(v *volume, named []raid.ShardRef) {
 		}
 	}
 	if len(e.shards) > 0 {
+		d.cancelFresh(v.id, true) // its slots may be another's soon
 		d.redoRemove(v, &e)
 		d.log(e)
 	}
@@ -80,6 +91,18 @@ func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
 		free[i].at += uint64(ref.Regions)
 		free[i].n -= uint64(ref.Regions)
 	}
+	if regionsOf(e.shards) > uint64(d.cfg.AtOnce) {
+		job := &freshJob{vol: id, shards: e.shards}
+		job.finish = func(d *Disk) {
+			d.addShards(&e)
+			d.log(e)
+			for _, r := range job.asked {
+				d.ready = d.doShards(d.ready, r)
+			}
+		}
+		d.fresh = append(d.fresh, job)
+		return nil
+	}
 	if err := d.redoShards(&e); err != nil {
 		return d.fail(err)
 	}
@@ -87,19 +110,26 @@ func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
 	return nil
 }
 
-// redoShards is the effect of entryShards.
+// redoShards is the effect of entryShards, with their pages.
 func (d *Disk) redoShards(e *entry) error {
-	v := d.addVolume(e.vol)
 	for _, s := range e.shards {
 		if s.slot+uint64(s.Regions) > d.super.regions {
-			return fmt.Errorf("volume %d: shard of extent %d lies beyond the disk", v.id, s.Extent)
+			return fmt.Errorf("volume %d: shard of extent %d lies beyond the disk", e.vol, s.Extent)
 		}
+	}
+	return d.freshPages(d.addShards(e), e.shards)
+}
+
+// addShards names shards whose pages are there.
+func (d *Disk) addShards(e *entry) *volume {
+	v := d.addVolume(e.vol)
+	for _, s := range e.shards {
 		if v.shard(s.Extent, s.Gen) == nil {
 			v.shards = append(v.shards, s)
 		}
 	}
 	slices.SortFunc(v.shards, func(a, b shard) int { return cmp.Or(cmp.Compare(a.Extent, b.Extent), cmp.Compare(a.Gen, b.Gen)) })
-	return d.freshPages(v, e.shards)
+	return v
 }
 
 // redoRemove is the effect of entryRemove.
@@ -141,6 +171,11 @@ func (d *Disk) freeRuns() []run {
 	var taken []shard
 	for _, v := range d.vols {
 		taken = append(taken, v.shards...)
+	}
+	for _, job := range d.fresh {
+		if !job.wipe {
+			taken = append(taken, job.shards...)
+		}
 	}
 	slices.SortFunc(taken, func(a, b shard) int { return cmp.Compare(a.slot, b.slot) })
 	var out []run

@@ -104,6 +104,7 @@ func (d *Disk) doFence(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 		}
 		e := entry{kind: entryFence, vol: v.id, epoch: r.Epoch, damaged: liar}
 		v.redoFence(&e)
+		d.cancelFresh(v.id, true)
 		v.stream, v.acked, v.told = 0, 0, 0
 		if mutated("FENCE_VOLATILE") {
 			e.epoch = v.start
@@ -140,6 +141,7 @@ func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 	default:
 		return out
 	}
+	d.cancelFresh(v.id, true)
 	v.stream, v.owner, v.acked, v.told = r.Stream, r.From, 0, 0
 	d.hold(&out, func(d *Disk) []raid.DiskReply {
 		if v.stream != r.Stream {
@@ -309,28 +311,4 @@ func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 	}
 	d.blocks(v, p, r.First, rep.Blocks, limit)
 	return append(out, rep)
-}
-
-// doWipe makes all shards of the volume anew. Pages are made in place, so that a power cut may leave some of them: before the first of
-// them is touched the volume is damaged, durably, and only the Wipe's own entry ends that. Else what is half wiped would be zeros
-// with good checksums (B: C27).
-func (d *Disk) doWipe(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
-	if !v.damaged && !mutated("WIPE_TORN") {
-		e := entry{kind: entryFence, vol: v.id, damaged: true}
-		v.redoFence(&e)
-		d.log(e)
-	}
-	v.acked, v.told = 1<<62, 1<<62 // nothing that goes is acknowledged any more
-	err := d.flush()               // Fills under way, too, are in place after this
-	if err == nil {
-		v.redoWipe()
-		err = d.freshPages(v, v.shards)
-	}
-	if err != nil {
-		return append(out, d.nack(r, raid.NackGone, d.fail(err).Error()))
-	}
-	e := entry{kind: entryWipe, vol: v.id}
-	d.log(e)
-	d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepWiped)} })
-	return out
 }

@@ -63,7 +63,7 @@ func (h *History) Start(opt store.FormatOptions) error {
 func (h *History) open() error {
 	h.boot++
 	h.waits, h.job = map[uint64]func(*raid.DiskReply) error{}, nil
-	d, err := store.Open(h.Dev, store.Config{Node: 1, BootID: raid.BootID{h.boot}, CacheBytes: 64 << 10})
+	d, err := store.Open(h.Dev, store.Config{Node: 1, BootID: raid.BootID{h.boot}, CacheBytes: 64 << 10, AtOnce: 1 + 9*int(h.Seed%2)})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
@@ -173,7 +173,12 @@ func (h *History) settle() error {
 			return h.disk.Failed()
 		}
 		if h.job == nil && !h.disk.SyncWanted() {
-			return nil
+			if len(h.waits) == 0 {
+				return nil
+			}
+			if more, err := h.disk.Background(h.now); err != nil || !more && !h.disk.SyncWanted() {
+				return err // what is not answered now never is: its stream has ended
+			}
 		}
 		if err := h.sync(); err != nil {
 			return err
