@@ -33,11 +33,16 @@ func newRig(t testing.TB, dev store.Device) *rig {
 
 func (r *rig) open() {
 	r.t.Helper()
-	d, err := store.Open(r.dev, store.Config{Node: 1, BootID: raid.BootID{1}})
+	r.disk = r.opened(store.Config{Node: 1, BootID: raid.BootID{1}})
+}
+
+func (r *rig) opened(cfg store.Config) *store.Disk {
+	r.t.Helper()
+	d, err := store.Open(r.dev, cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.disk = d
+	return d
 }
 
 // post hands a request over and returns what is answered without a sync.

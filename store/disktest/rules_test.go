@@ -480,3 +480,63 @@ func applyWaits(t testing.TB) {
 		t.Fatalf("it is not in place although the commit point is durable")
 	}
 }
+
+// While a large shard is made or wiped, other volumes of the disk go on; what is asked for is answered when it is durable.
+func TestLargeShard(t *testing.T) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	large := []raid.ShardRef{{Extent: 0, Gen: 1, Regions: 20}}
+	r.disk = r.opened(store.Config{Node: 1, AtOnce: 4})
+	r.strm[1] = 2
+	r.want(&raid.DiskRequest{Kind: raid.ReqStart, Vol: 1}, raid.RepStarted)
+	r.write(1, 1, 0, 1, 0)
+
+	n := raid.Seq(1)
+	drive := func(kind raid.ReplyKind) {
+		t.Helper()
+		for range 40 {
+			n++
+			out := r.all(&raid.DiskRequest{Kind: raid.ReqPrepare, Vol: 1, Rec: r.record(1, n, 0, 1)})
+			acked := false
+			for _, a := range out {
+				if a.Kind == kind && a.Vol == 2 {
+					return
+				}
+				acked = acked || a.Kind == raid.RepAck && a.Vol == 1 && a.Seq == n
+			}
+			if !acked {
+				t.Fatalf("the other volume waits: %+v", out)
+			}
+			if _, err := r.disk.Background(r.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Fatalf("no answer %d", kind)
+	}
+	for range 2 { // asked twice, made once
+		if out := r.post(&raid.DiskRequest{Kind: raid.ReqShards, Vol: 2, Shards: large}); len(out) > 0 {
+			t.Fatalf("answered before it is there: %+v", out)
+		}
+	}
+	drive(raid.RepShards)
+	r.epoch[2], r.strm[2] = 1, 1
+	r.want(&raid.DiskRequest{Kind: raid.ReqFence, Vol: 2, Shards: large}, raid.RepReport)
+	r.want(&raid.DiskRequest{Kind: raid.ReqStart, Vol: 2}, raid.RepStarted)
+	r.write(2, 1, 5000, 2, 0)
+	r.commit(2, 1)
+	r.post(&raid.DiskRequest{Kind: raid.ReqWipe, Vol: 2, Shards: large})
+	r.sync()
+	crashed := dev.Clone(11)
+	drive(raid.RepWiped)
+	r.expect(2, 0, 5000, 0)
+
+	// In the middle of a wipe the volume is damaged: what is left of it is not to be believed.
+	crashed.Crash()
+	r.dev = crashed
+	r.open()
+	r.epoch[2] = 2
+	if rep := r.want(&raid.DiskRequest{Kind: raid.ReqFence, Vol: 2, Shards: large}, raid.RepReport); !rep.Report.Damaged {
+		t.Fatalf("half wiped: %+v", rep.Report)
+	}
+}
