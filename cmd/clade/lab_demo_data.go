@@ -212,8 +212,8 @@ func (d *demo) writeWithDeath() (err error) {
 	took := time.Since(began)
 	d.say("%s written in %.1f s (%.0f MB/s); nothing was answered for %s; the longest that any write waited: %s", sizeText(demoImageBytes), took.Seconds(),
 		demoImageBytes/1e6/took.Seconds(), inMs(gauge.gap), inMs(gauge.longest))
-	d.row("stall: "+d.killing()+" while writing at full speed", fmt.Sprintf("%s (longest wait of a write: %s)", inMs(gauge.gap), inMs(gauge.longest)),
-		"< "+inMs(d.killLimit()), gauge.gap < d.killLimit())
+	d.timeRow("stall: "+d.killing()+" while writing at full speed", fmt.Sprintf("%s (longest wait of a write: %s)", inMs(gauge.gap), inMs(gauge.longest)),
+		d.killLimit(), gauge.gap < d.killLimit())
 	return d.returnOf(node)
 }
 

@@ -12,7 +12,7 @@ func TestPowerLossOfAll(t *testing.T) {
 	h := openHost(t, l)
 	v := startLoad(t, h, l, 1, nil)
 	for range rounds(3, 30) {
-		v.progress(300)
+		v.progress(800) // of each node's life: every acknowledged write of it is at stake
 		must(t, l.Do(FaultPowerLoss, AllNodes))
 		must(t, l.Do(FaultRestart, AllNodes))
 		v.progress(200)
