@@ -57,6 +57,8 @@ type Node struct {
 	tokens   tokenTable
 	nextID   uint64
 
+	watch problemWatch
+
 	wasLeader raid.NodeID
 	wasValid  bool
 	stats     Stats
@@ -139,6 +141,7 @@ func (n *Node) Tick(nowNs int64) {
 	n.leaderStep()
 	n.sanStep()
 	n.adminStep()
+	n.watchStep()
 	for _, v := range n.vols {
 		if v.owner != nil {
 			v.owner.Tick(n.now)

@@ -112,9 +112,14 @@ func TestWithoutQuorumThereIsSilenceAndStatusSaysWhy(t *testing.T) {
 	if ids := l.answersSince(at, 1); len(ids) != 0 {
 		t.Errorf("answers from %v without a quorum", ids)
 	}
+	l.pass(10 * second)
 	st := owner.node.Status(l.now)
-	if st.Health != "down" || !slices.ContainsFunc(st.Problems, func(p Problem) bool { return p.Key == "quorum" && p.Do != "" }) {
-		t.Errorf("health %q, problems %+v", st.Health, st.Problems)
+	i := slices.IndexFunc(st.Problems, func(p Problem) bool { return p.Key == "quorum" })
+	if st.Health != "down" || st.Volumes[0].Health != "down" || i < 0 {
+		t.Fatalf("health %q, volume %q, problems %+v", st.Health, st.Volumes[0].Health, st.Problems)
+	}
+	if p := st.Problems[i]; p.Do == "" || p.AgeNs < 9*second || p.AgeNs > 12*second {
+		t.Errorf("after 11 s without a quorum: %+v", p)
 	}
 	for _, b := range l.boxes {
 		if b != owner {

@@ -1,9 +1,7 @@
 package cluster
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"clade/aoe"
 	"clade/membership"
@@ -81,18 +79,22 @@ type VolumeStatus struct {
 	Mask        []aoe.MAC           `json:"mask,omitempty"`
 }
 
-// Problem says what is wrong and what to do. The driver that shows it remembers since when.
-type Problem struct {
-	Key  string `json:"key"` // the same problem has the same key
-	What string `json:"what"`
-	Do   string `json:"do"`
-}
-
 // NodeDownNs is how long a node may be silent before status calls it down.
 const NodeDownNs = 500 * ms
 
 // Status returns the cluster as this node sees it now.
 func (n *Node) Status(nowNs int64) *Status {
+	out := n.look(nowNs)
+	used := n.group.State().UsedByDisk()
+	for i := range out.Disks {
+		out.Disks[i].UsedMiB = used[out.Disks[i].ID]
+	}
+	n.watch.ages(out.Problems, nowNs)
+	return out
+}
+
+// look is Status without what takes long to sum up.
+func (n *Node) look(nowNs int64) *Status {
 	s := n.group.State()
 	lead, _ := n.group.Leader()
 	out := &Status{Name: s.Name, Cluster: uuidText(s.Cluster), Shelf: s.Shelf, FeatureLevel: s.FeatureLevel, SectorCount: s.SectorCount,
@@ -104,10 +106,10 @@ func (n *Node) Status(nowNs int64) *Status {
 	for i := range s.Disks {
 		d := &s.Disks[i]
 		out.Disks = append(out.Disks, DiskStatus{ID: d.ID, UUID: uuidText(d.UUID), Node: d.Node, NodeName: nodeName(s, d.Node), Label: d.Label,
-			State: n.diskState(d, nowNs), CapacityMiB: d.CapacityMiB, UsedMiB: s.UsedMiB(d.ID)})
+			State: n.diskState(d, nowNs), CapacityMiB: d.CapacityMiB})
 	}
 	for _, v := range n.vols {
-		out.Volumes = append(out.Volumes, n.volumeStatus(v))
+		out.Volumes = append(out.Volumes, n.volumeStatus(v, nowNs))
 	}
 	n.problems(out)
 	return out
@@ -166,7 +168,7 @@ func (n *Node) diskState(d *membership.Disk, nowNs int64) string {
 	return "ok"
 }
 
-func (n *Node) volumeStatus(v *volume) VolumeStatus {
+func (n *Node) volumeStatus(v *volume, nowNs int64) VolumeStatus {
 	d := v.mv.Data
 	s := n.group.State()
 	out := VolumeStatus{ID: d.ID, Name: v.mv.Name, Slot: v.mv.Slot, Address: fmt.Sprintf("e%d.%d", s.Shelf, v.mv.Slot), SizeBytes: d.Size,
@@ -185,7 +187,7 @@ func (n *Node) volumeStatus(v *volume) VolumeStatus {
 		out.Suspended, out.Resync, out.Commit = r.Suspended, r.Resync, r.Commit
 	}
 	switch {
-	case out.Owner == 0 || !d.Active:
+	case out.Owner == 0 || !d.Active || !n.ownerHeard(out.Owner, nowNs):
 		out.Health = "down"
 	case out.Suspended != "":
 		out.Health = "suspended"
@@ -197,13 +199,21 @@ func (n *Node) volumeStatus(v *volume) VolumeStatus {
 	return out
 }
 
+// ownerHeard reports whether a node can be serving as far as this one knows: it has a lease, or has been heard lately.
+func (n *Node) ownerHeard(id raid.NodeID, nowNs int64) bool {
+	if id == n.opt.ID {
+		return n.inc.holder != nil && n.inc.holder.Valid(nowNs)
+	}
+	h := n.leader.node(id)
+	return h != nil && h.hb != nil && nowNs-h.heard < NodeDownNs
+}
+
 // reportOf returns what the owner of a volume said last.
 func (n *Node) reportOf(id raid.VolumeID, owner raid.NodeID, epoch raid.Epoch) *VolumeReport {
 	if owner == n.opt.ID {
-		for _, r := range n.volumeReports() {
-			if r.Vol == id {
-				return &r
-			}
+		if v := n.volume(id); v != nil && v.owner != nil {
+			r := n.volumeReport(v)
+			return &r
 		}
 		return nil
 	}
@@ -226,87 +236,4 @@ func printable(b []byte) string {
 		out = append(out, c)
 	}
 	return string(out)
-}
-
-// problems lists what is wrong, worst first, with what to do.
-func (n *Node) problems(out *Status) {
-	add := func(key, do, f string, a ...any) {
-		out.Problems = append(out.Problems, Problem{Key: key, What: fmt.Sprintf(f, a...), Do: do})
-	}
-	if out.Leader == 0 {
-		add("quorum", "start more nodes: a majority of the voters must be up; until then volumes are silent and initiators keep retrying",
-			"no quorum: %d of %d nodes can be heard", up(out.Nodes), len(out.Nodes))
-	}
-	for i := range out.Volumes {
-		v := &out.Volumes[i]
-		key := fmt.Sprintf("volume-%d", v.ID)
-		switch v.Health {
-		case "down":
-			add(key, "bring back nodes that hold its in-sync disks; it resumes by itself", "volume %s (%s) is not served", v.Address, v.Name)
-		case "suspended":
-			add(key, "bring that disk's node back; it resumes by itself", "volume %s (%s) is suspended: %s", v.Address, v.Name, v.Suspended)
-		case "degraded":
-			do := "nothing: it resyncs by itself"
-			if len(v.Resync) == 0 {
-				do = "bring back the disk or its node; the resync then starts by itself"
-			}
-			add(key, do, "volume %s (%s) is degraded: stale disks %v%s", v.Address, v.Name, v.Stale, progress(v.Resync))
-		}
-	}
-	for i := range out.Nodes {
-		x := &out.Nodes[i]
-		key := fmt.Sprintf("node-%d", x.ID)
-		if x.State != "up" {
-			add(key, "start it: clade serve", "node %s is %s", x.Name, x.State)
-			continue
-		}
-		for p := range x.Paths {
-			switch path := &x.Paths[p]; {
-			case !path.Carrier:
-				add(key+"-san", "check its cable or switch port", "node %s has no carrier on SAN path %d", x.Name, p)
-			case !path.MTUOK:
-				add(key+"-mtu", fmt.Sprintf("raise the MTU of the interface to %d", aoe.MTUFor(out.SectorCount)),
-					"node %s: the MTU of SAN path %d is too small for %d sectors a frame; it cannot own volumes", x.Name, p, out.SectorCount)
-			}
-		}
-		if x.Draining {
-			add(key+"-drain", "clade drain --undo "+x.Name+" when the work is done", "node %s is draining", x.Name)
-		}
-	}
-	for i := range out.Disks {
-		if d := &out.Disks[i]; d.State == "missing" || d.State == "failed" {
-			add(fmt.Sprintf("disk-%d", d.ID), "look at the node's log, replace the disk or bring it back", "disk %d (%s on node %s) is %s", d.ID, d.Label, d.NodeName, d.State)
-		}
-	}
-	out.Health = "healthy"
-	for _, v := range out.Volumes {
-		if v.Health == "down" || v.Health == "suspended" {
-			out.Health = "down"
-		}
-	}
-	if out.Leader == 0 {
-		out.Health = "down"
-	}
-	if out.Health == "healthy" && slices.ContainsFunc(out.Problems, func(p Problem) bool { return true }) {
-		out.Health = "degraded"
-	}
-}
-
-func up(nodes []NodeStatus) int {
-	n := 0
-	for _, x := range nodes {
-		if x.State == "up" {
-			n++
-		}
-	}
-	return n
-}
-
-func progress(r []raid.ResyncStatus) string {
-	text := ""
-	slices.SortFunc(r, func(a, b raid.ResyncStatus) int { return cmp.Compare(a.Disk, b.Disk) })
-	for _, x := range r {
-		text += fmt.Sprintf("; disk %d: %d of %d MiB copied", x.Disk, x.Done, x.Total)
-	}
-	return text
 }

@@ -301,18 +301,21 @@ func (n *Node) stageBeacons(v *volume) {
 func (n *Node) volumeReports() []VolumeReport {
 	var out []VolumeReport
 	for _, v := range n.vols {
-		if v.owner == nil && v.fence == 0 {
-			continue
+		if v.owner != nil || v.fence != 0 {
+			out = append(out, n.volumeReport(v))
 		}
-		r := VolumeReport{Vol: v.id, Epoch: v.cfgEpoch, FenceSeen: v.fence}
-		if v.owner != nil {
-			s := v.owner.Status()
-			r.State, r.Suspended, r.Resync, r.Commit = s.State, s.Suspended, s.Resync, s.Commit
-			if v.spokeNs != 0 && n.now-v.spokeNs < 3*second {
-				r.CalmNs = n.now - v.calmNs
-			}
-		}
-		out = append(out, r)
 	}
 	return out
+}
+
+func (n *Node) volumeReport(v *volume) VolumeReport {
+	r := VolumeReport{Vol: v.id, Epoch: v.cfgEpoch, FenceSeen: v.fence}
+	if v.owner != nil {
+		s := v.owner.Status()
+		r.State, r.Suspended, r.Resync, r.Commit = s.State, s.Suspended, s.Resync, s.Commit
+		if v.spokeNs != 0 && n.now-v.spokeNs < 3*second {
+			r.CalmNs = n.now - v.calmNs
+		}
+	}
+	return r
 }

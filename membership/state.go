@@ -265,6 +265,9 @@ func (s *State) UsedMiB(d raid.DiskID) uint64 {
 	return s.usedMiB()[d]
 }
 
+// UsedByDisk returns UsedMiB of all disks in one pass over the placements. Look up only: the order of a map must not matter.
+func (s *State) UsedByDisk() map[raid.DiskID]uint64 { return s.usedMiB() }
+
 // usedMiB sums up the regions of all placements by disk. Look up only; the order of a map must not matter to anyone.
 func (s *State) usedMiB() map[raid.DiskID]uint64 {
 	used := make(map[raid.DiskID]uint64, len(s.Disks))

@@ -235,8 +235,8 @@ func (a *adminServer) sinceWhen(problems []cluster.Problem, nowMs int64) map[str
 	out := make(map[string]int64, len(problems))
 	for _, p := range problems {
 		at, ok := a.since[p.Key]
-		if !ok {
-			at = nowMs
+		if seen := nowMs - p.AgeNs/1e6; !ok || p.AgeNs > 0 && seen < at {
+			at = seen
 		}
 		out[p.Key] = at
 	}
