@@ -37,7 +37,7 @@ var drop = Action{Kind: ActionDrop}
 
 // Handle decides what to do about a request that came in on the path whose serving MAC is self. An answer is appended to dst.
 // Nothing is allocated but for control requests. Destination, shelf and slot are checked here, so a frame for anybody else is
-// dropped. (facts: who answers what; trap numbers are those of docs/protocol.md.)
+// dropped. (facts: who answers what; trap numbers are those of docs/wire.md.)
 func (t *Target) Handle(r *Request, self MAC, dst []byte) Action {
 	if r.Dst != self && r.Dst != Broadcast || r.Src.IsGroup() || !r.Matches(t.Identity.Shelf, t.Identity.Slot) {
 		return drop
