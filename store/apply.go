@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	applyBlocks  = 512     // in one piece of Background
-	lazyBytes    = 1 << 20 // applied at once when so much may be
+	applyBlocks  = 1024     // in one piece of Background
+	lazyBytes    = 32 << 20 // applied at the latest when so much may be, or an eighth of the journal
 	idleNs       = 20_000_000
 	checkpointNs = 2_000_000_000 // an idle disk checkpoints after so long
 )
@@ -26,7 +26,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	}
 	idle := nowNs-d.lastNs >= idleNs
 	full := d.jrn.used() > d.jrn.size/4
-	if idle || full || d.applicable() > lazyBytes {
+	if idle || full || d.applicable() > min(lazyBytes, d.jrn.size/8) {
 		n, err := d.apply(applyBlocks)
 		if err != nil {
 			return false, d.fail(err)
@@ -47,14 +47,14 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 }
 
 // applicable returns the bytes of records that may be applied.
-func (d *Disk) applicable() int {
-	n := 0
+func (d *Disk) applicable() int64 {
+	n := int64(0)
 	for _, v := range d.vols {
 		for _, r := range v.log {
 			if !d.mayApply(v, r) {
 				break
 			}
-			n += len(r.Blocks) * raid.BlockBytes
+			n += int64(len(r.Blocks)) * raid.BlockBytes
 		}
 	}
 	return n

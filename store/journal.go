@@ -11,6 +11,7 @@ const (
 	groupMagic       = 0x5247_4C43 // "CLGR"
 	groupHeaderBytes = 64
 	metaBytesMax     = 16 << 20
+	bufBytesMax      = 4 << 20 // kept for the next group
 )
 
 // group is what one sync makes durable: entries, and the answers that wait for them.
@@ -44,6 +45,7 @@ type journal struct {
 	incarnation uint64 // of what is appended, and of every group from current on
 	current     uint64 // lsn of the first group after the checkpoint: written by the life that wrote the checkpoint
 	tail, head  position
+	buf         []byte     // of length 0, for write
 	starts      []position // where each group from tail to head begins
 }
 
@@ -92,7 +94,10 @@ func (j *journal) place(n int64) (off int64, ok bool) {
 
 // write appends a group; it is durable after the next sync of the device.
 func (j *journal) write(g *group) error {
-	w := buf{b: make([]byte, groupHeaderBytes, g.bytes())}
+	if int64(cap(j.buf)) < g.bytes() {
+		j.buf = make([]byte, 0, g.bytes())
+	}
+	w := buf{b: append(j.buf, make([]byte, groupHeaderBytes)...)}
 	for i := range g.entries {
 		w.entry(&g.entries[i])
 	}
@@ -120,6 +125,9 @@ func (j *journal) write(g *group) error {
 	}
 	if err := writeFull(j.dev, w.b, j.base+off); err != nil {
 		return err
+	}
+	if cap(j.buf) > bufBytesMax {
+		j.buf = nil
 	}
 	g.lsn = j.head.lsn
 	j.starts = append(j.starts, position{off: off, lsn: g.lsn, chain: j.head.chain})
