@@ -158,6 +158,7 @@ func (d *Disk) writePages() error {
 		}
 		for copies := 0; copies == 0 || p.remade && copies < 2; copies++ {
 			p.version++
+			p.stamp = d.super.seq + 1
 			p.which = 1 - p.which
 			p.encode(b)
 			if err := writeFull(d.dev, b, d.super.pageOffset(p.slot, p.which)); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"reflect"
 	"testing"
@@ -75,6 +76,7 @@ func FuzzPage(f *testing.F) {
 			return
 		}
 		b = bytes.Clone(b[:pageBytes])
+		binary.LittleEndian.PutUint32(b[88:], crcOf(b[8:88]))
 		resum(b, 4, 8)
 		p, ok := decodePage(b, id)
 		if !ok {

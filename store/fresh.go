@@ -57,7 +57,7 @@ func (d *Disk) freshStep(job *freshJob, n uint32) (done bool, err error) {
 			region := job.region + i
 			slot := s.slot + uint64(region)
 			d.pages.forget(slot)
-			p := page{id: pageID{job.vol, s.Extent, s.Gen, region}, slot: slot, version: d.super.seq << versionShift}
+			p := page{id: pageID{job.vol, s.Extent, s.Gen, region}, slot: slot, version: d.super.seq << versionShift, stamp: d.super.seq + 1}
 			at := 2 * pageBytes * int(i)
 			p.encode(b[at : at+pageBytes])
 			p.version++

@@ -164,7 +164,7 @@ func (d *Disk) regionSeqs(v *volume, sh *shard, s raid.Seq, out []raid.Seq) {
 				b, read = d.pagesFrom(sh, first), true
 			}
 			if b != nil {
-				p = decodePages(b[2*pageBytes*int(i-first):], slot, id, false)
+				p = decodePages(b[2*pageBytes*int(i-first):], slot, id, 0)
 			} else {
 				p = readPage(d.dev, d.super, slot, id, false)
 			}

@@ -22,6 +22,7 @@ type page struct {
 	id      pageID
 	slot    uint64
 	version uint64
+	stamp   uint64 // the superblock's seq that the checkpoint was to have for which it was written
 	rseq    raid.Seq
 	written [raid.BlocksPerRegion / 8]byte
 	crc     [raid.BlocksPerRegion]uint32
@@ -51,31 +52,42 @@ func (p *page) encode(b []byte) {
 	le.PutUint32(b[36:], p.id.region)
 	le.PutUint64(b[40:], uint64(p.rseq))
 	copy(b[48:], p.written[:])
+	le.PutUint64(b[80:], p.stamp)
+	le.PutUint32(b[88:], crcOf(b[8:88]))
 	for i, c := range p.crc {
-		le.PutUint32(b[80+4*i:], c)
+		le.PutUint32(b[92+4*i:], c)
 	}
 	le.PutUint32(b[4:], crcOf(b[8:pageBytes]))
 }
 
-// decodePage reads a page; ok is false unless it is whole and says that it is about id.
-func decodePage(b []byte, id pageID) (p page, ok bool) {
+// decodeHeader reads what lies in a page's first sector, which a power cut leaves either old or new: ok is false if it is neither.
+func decodeHeader(b []byte, id pageID) (p page, ok bool) {
 	le := binary.LittleEndian
-	if len(b) < pageBytes || le.Uint32(b) != pageMagic || le.Uint32(b[4:]) != crcOf(b[8:pageBytes]) {
+	if len(b) < pageBytes || le.Uint32(b) != pageMagic || le.Uint32(b[88:]) != crcOf(b[8:88]) {
 		return p, false
 	}
 	p.id = pageID{raid.VolumeID(le.Uint64(b[16:])), le.Uint32(b[24:]), le.Uint64(b[28:]), le.Uint32(b[36:])}
-	p.version, p.rseq = le.Uint64(b[8:]), raid.Seq(le.Uint64(b[40:]))
+	p.version, p.rseq, p.stamp = le.Uint64(b[8:]), raid.Seq(le.Uint64(b[40:])), le.Uint64(b[80:])
 	copy(p.written[:], b[48:])
-	for i := range p.crc {
-		p.crc[i] = le.Uint32(b[80+4*i:])
-	}
 	return p, p.id == id
 }
 
+// decodePage reads a page; ok is false unless it is whole and says that it is about id.
+func decodePage(b []byte, id pageID) (p page, ok bool) {
+	p, ok = decodeHeader(b, id)
+	le := binary.LittleEndian
+	if !ok || le.Uint32(b[4:]) != crcOf(b[8:pageBytes]) {
+		return p, false
+	}
+	for i := range p.crc {
+		p.crc[i] = le.Uint32(b[92+4*i:])
+	}
+	return p, true
+}
+
 // readPage reads a region's page from the device. Both copies are whole but for one that an unfinished checkpoint has torn, and
-// what that one covers is in the journal: so while the journal is replayed (torn) the newer whole copy counts, and at any other
-// time a copy that is not whole is damage. The one that is left may be the older, which calls blocks never written that have been
-// (S6): then the page is bad.
+// what that one covers is in the journal: so while the journal is replayed (torn) the other one counts. At any other time a copy that
+// is not whole is damage: the one that is left may be the older, which calls blocks never written that have been (S6).
 func readPage(dev Device, s *super, slot uint64, id pageID, torn bool) *page {
 	b := make([]byte, 2*pageBytes)
 	if readFull(dev, b, s.pageOffset(slot, 0)) != nil {
@@ -86,11 +98,15 @@ func readPage(dev Device, s *super, slot uint64, id pageID, torn bool) *page {
 			}
 		}
 	}
-	return decodePages(b, slot, id, torn)
+	attempt := uint64(0)
+	if torn {
+		attempt = s.seq + 1
+	}
+	return decodePages(b, slot, id, attempt)
 }
 
-// decodePages is readPage with both copies at hand.
-func decodePages(b []byte, slot uint64, id pageID, torn bool) *page {
+// decodePages is readPage with both copies at hand; attempt is the stamp of the checkpoint that may have been cut short, 0 if none.
+func decodePages(b []byte, slot uint64, id pageID, attempt uint64) *page {
 	out := &page{id: id, slot: slot, bad: true}
 	whole := 0
 	for which := range 2 {
@@ -104,10 +120,21 @@ func decodePages(b []byte, slot uint64, id pageID, torn bool) *page {
 			*out = p
 		}
 	}
-	if whole < 2 && !torn && !mutated("TRUST_ONE_PAGE") {
-		out.bad = true
+	if whole == 1 && !mutated("TRUST_ONE_PAGE") {
+		other := 1 - out.which
+		out.bad = !out.coversTorn(b[other*pageBytes:(other+1)*pageBytes], attempt)
 	}
 	return out
+}
+
+// coversTorn reports whether a copy that is not whole holds nothing that p and the journal do not: it was being written when the
+// checkpoint was cut short, or p was, or it is the older one. What has lost its header is lost: a power cut does not do that.
+func (p *page) coversTorn(b []byte, attempt uint64) bool {
+	if attempt == 0 {
+		return false
+	}
+	h, ok := decodeHeader(b, p.id)
+	return p.stamp == attempt || ok && (h.stamp == attempt || h.version < p.version)
 }
 
 // pageCache holds pages: the dirty ones until a checkpoint, as many as the journal has changes for, and of the others the most
