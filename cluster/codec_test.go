@@ -34,7 +34,7 @@ func samples() []*PeerMessage {
 			Records: []raid.RecordID{{Epoch: 3, Seq: 9, BID: 5, Parts: raid.DiskSet{1, 5}, Reqs: rec.Reqs}}}}},
 		{Reply: &raid.DiskReply{Kind: raid.RepNack, Nack: raid.NackRefused, Vol: 7, Disk: 5, Epoch: 4, Err: "no room", EndSeq: 4, Fence: 6}},
 		{Reply: &raid.DiskReply{Kind: raid.RepRegions, Vol: 7, Disk: 5, Epoch: 4, ID: 8, Extent: 1, Regions: []raid.Seq{0, 5, 9}, Quota: 99, Commit: 3, Seq: 2, Damaged: true}},
-		{Heartbeat: &Heartbeat{Heartbeat: membership.Heartbeat{Node: 1, Term: 2, ID: 3, LV: 4}, Reach: raid.DiskSet{1, 2},
+		{Heartbeat: &Heartbeat{Heartbeat: membership.Heartbeat{Node: 1, Term: 2, ID: 3, LV: 4}, Disks: raid.DiskSet{1}, Reach: raid.DiskSet{1, 2}, Peers: []raid.NodeID{2, 3},
 			Paths: []PathReport{{Carrier: true, BeaconAge: -1}}, Volumes: []VolumeReport{{Vol: 7, Epoch: 4, Suspended: "needs disk 2"}}}},
 		{HeartbeatAck: &membership.HeartbeatAck{From: 2, Node: 1, Term: 2, ID: 3, PromiseNs: 5e8, ClockNs: 77}},
 		{Revoke: &membership.RevokeRequest{Node: 1, Term: 2}},
@@ -111,6 +111,19 @@ func TestWhatOnlyOurselvesMaySayIsRefusedFromPeers(t *testing.T) {
 	m := &PeerMessage{Request: &raid.DiskRequest{Kind: raid.ReqShards, Vol: 7, Disk: 1}}
 	if _, err := unwire(wire(t, m)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a peer deleted a volume: %v", err)
+	}
+}
+
+func TestADisksMessageIsNotRelayed(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	b := l.box(2)
+	bad := b.node.stats.BadPeer
+	m := &PeerMessage{Relay: &Relay{From: 1, To: 2}, Request: &raid.DiskRequest{Kind: raid.ReqVerify, Vol: 1, Disk: b.disks[0], Epoch: 1}}
+	b.input(func(now int64) { b.node.Peer(now, 3, m) })
+	l.pass(ms)
+	if b.node.stats.BadPeer != bad+1 {
+		t.Error("it was taken")
 	}
 }
 

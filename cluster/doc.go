@@ -15,7 +15,8 @@
 //  4. A peer link is FIFO or broken: messages of an old connection are never delivered after its PeerDown, and PeerDown comes
 //     before the next PeerUp. Messages may be lost only together with PeerDown. A local disk answers in order.
 //  5. SANFrame.Data is valid during the call only. A PeerMessage and all it points to belongs to the receiver of the call and
-//     is immutable from then on. Header of a TxFrame is valid until the next call; its Payload is immutable.
+//     is immutable from then on. Header of a TxFrame and the slices of a Ready are valid until the next call; its Payload is
+//     immutable.
 //  6. A RaftStored or MetaStored is said only when the write is durable. A write that fails ends the process.
 //
 // # The walk of one write frame

@@ -18,7 +18,7 @@ import (
 // lab runs a few nodes in one goroutine and in virtual time: plain disks that sync at once, links that take 100 µs and keep
 // their order, one SAN that floods every frame to whoever has joined its destination. Nothing in it is random.
 type lab struct {
-	t     *testing.T
+	t     testing.TB
 	now   int64
 	boxes []*box
 	queue events
@@ -98,7 +98,7 @@ type volumeAt struct {
 }
 
 // newLab makes boxes 1..n; those named are witnesses. No process runs yet.
-func newLab(t *testing.T, n int, witnesses ...raid.NodeID) *lab {
+func newLab(t testing.TB, n int, witnesses ...raid.NodeID) *lab {
 	l := &lab{t: t, now: second, cut: map[[2]raid.NodeID]bool{}, calls: map[uint64]*AdminReply{}}
 	for i := range n {
 		id := raid.NodeID(i + 1)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -43,8 +44,21 @@ type deletion struct {
 
 const planEveryNs = 20 * ms
 
+func (l *leaderDuty) index(id raid.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(l.nodes, id, func(h nodeHealth, id raid.NodeID) int { return cmp.Compare(h.id, id) })
+}
+
+// known returns what is known of a node, nil for nothing.
+func (l *leaderDuty) known(id raid.NodeID) *nodeHealth {
+	if i, ok := l.index(id); ok {
+		return &l.nodes[i]
+	}
+	return nil
+}
+
+// node is known, but makes a row where there is none; nil when there are too many.
 func (l *leaderDuty) node(id raid.NodeID) *nodeHealth {
-	i, ok := slices.BinarySearchFunc(l.nodes, id, func(h nodeHealth, id raid.NodeID) int { return int(h.id) - int(id) })
+	i, ok := l.index(id)
 	if !ok {
 		if len(l.nodes) >= membership.MaxNodes {
 			return nil

@@ -68,7 +68,8 @@ type Relay struct {
 type Heartbeat struct {
 	membership.Heartbeat
 	Paths   []PathReport
-	Reach   raid.DiskSet
+	Disks   raid.DiskSet  // open on the node itself
+	Reach   raid.DiskSet  // those, and what the peers that it has a connection to say of theirs
 	Peers   []raid.NodeID // those that it has a connection to: who wants to reach one of them may go over it (B: L2)
 	Volumes []VolumeReport
 }

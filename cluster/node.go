@@ -51,7 +51,8 @@ type Node struct {
 	peers    peerTable
 	disks    diskTable
 	admin    adminTable
-	vols     []*volume // of the applied state, sorted by id
+	vols     []*volume    // of the applied state, sorted by id
+	slots    [256]*volume // the same by slot
 	ready    Ready
 	tx       txQueue
 	tokens   tokenTable
@@ -244,12 +245,20 @@ func (n *Node) syncState() {
 	if gone {
 		n.vols = slices.DeleteFunc(n.vols, func(v *volume) bool { return s.Volume(v.id) == nil })
 	}
+	changed := gone
 	for i, mv := range s.Volumes {
 		if i >= len(n.vols) || n.vols[i].id != mv.Data.ID {
 			n.vols = slices.Insert(n.vols, i, n.newVolume(mv))
+			changed = true
 		}
 		if v := n.vols[i]; v.mv != mv || v.fresh {
 			n.volumeChanged(v, mv)
+		}
+	}
+	if changed {
+		clear(n.slots[:])
+		for _, v := range n.vols {
+			n.slots[v.target.Identity.Slot] = v
 		}
 	}
 	n.settleShards()

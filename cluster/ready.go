@@ -1,10 +1,21 @@
 package cluster
 
-// txQueue is the frames staged since the last Ready.
+import "clade/raid"
+
+// txQueue is the frames staged since the last Ready. There are two sets of buffers: one is being filled while the other is in
+// the caller's hands.
 type txQueue struct {
 	answers []answer // emitted only under the serving rule
-	free    []TxFrame
-	buf     []byte // headers; grows by chunks that stay valid until the next Ready
+	buf     []byte   // headers
+	spare   handed
+}
+
+// handed is the buffers of the last Ready, to be used again after the next one.
+type handed struct {
+	frames []TxFrame
+	peers  []PeerOut
+	disk   []*raid.DiskRequest
+	buf    []byte
 }
 
 // answer is a staged frame of a volume.
@@ -35,21 +46,31 @@ func (n *Node) Ready(nowNs int64) *Ready {
 	out := n.ready
 	out.Stop = n.group.Stopped()
 	out.NextNs = n.nextNs()
-	n.ready = Ready{Frames: n.tx.free[:0]}
-	n.tx.free = nil
-	n.tx.buf = nil
+	last := n.tx.spare
+	n.tx.spare = handed{out.Frames, out.Peers, out.Disk, n.tx.buf}
+	clear(last.frames) // lets go of the payloads
+	clear(last.peers)
+	clear(last.disk)
+	n.ready = Ready{Frames: last.frames[:0], Peers: last.peers[:0], Disk: last.disk[:0]}
+	n.tx.buf = last.buf[:0]
 	return &out
 }
 
-// header returns an empty buffer of capacity c for a frame that is staged now.
+// header returns an empty buffer of capacity c for a frame that is staged now. A block that is full stays with the frames in it.
 func (n *Node) header(c int) []byte {
 	if cap(n.tx.buf)-len(n.tx.buf) < c {
-		n.tx.buf = make([]byte, 0, max(4096, c))
+		n.tx.buf = make([]byte, 0, min(max(headerBlockMin, 2*cap(n.tx.buf), c), headerBlockMax+c))
 	}
 	at := len(n.tx.buf)
 	n.tx.buf = n.tx.buf[:at+c]
 	return n.tx.buf[at : at : at+c]
 }
+
+// Sizes of the blocks that headers are made in: they grow with the load, to what a burst of 1000 answers needs.
+const (
+	headerBlockMin = 4 << 10
+	headerBlockMax = 64 << 10
+)
 
 // giveBack returns the newest buffer of header unused.
 func (n *Node) giveBack(h []byte) { n.tx.buf = n.tx.buf[:len(n.tx.buf)-cap(h)] }

@@ -121,7 +121,7 @@ func (n *Node) disksReachable(id raid.NodeID, up bool) {
 
 // tellAlive tells the owners which disks belong to nodes that answer: fencing waits for those only.
 func (n *Node) tellAlive() {
-	alive := n.reach()
+	alive := n.alive()
 	for _, v := range n.vols {
 		if v.owner != nil {
 			v.owner.NodeAlive(n.now, alive)
@@ -129,8 +129,21 @@ func (n *Node) tellAlive() {
 	}
 }
 
-// reach returns the disks that this node can talk to.
+// reach returns the disks that this node can use now, as their nodes say: an owner is chosen by it.
 func (n *Node) reach() raid.DiskSet {
+	out := n.disks.open
+	for _, id := range n.peers.conn {
+		row, h := n.group.State().Node(id), n.leader.known(id)
+		if row != nil && row.Held && h != nil && h.hb != nil && h.term == row.Term {
+			out = out.Union(h.hb.Disks)
+		}
+	}
+	return out
+}
+
+// alive returns the disks of all nodes that answer, open or not: those are waited for at a takeover (B: L6), and their nodes say
+// at once which of them are gone.
+func (n *Node) alive() raid.DiskSet {
 	out := n.disks.open
 	for _, id := range n.peers.conn {
 		if row := n.group.State().Node(id); row != nil && row.Held {
@@ -307,7 +320,7 @@ func (n *Node) sendControl(to raid.NodeID, m *PeerMessage) {
 // viaPeer returns the lowest connected peer that has a connection to a node, else the lowest of all, 0 for none.
 func (n *Node) viaPeer(to raid.NodeID) raid.NodeID {
 	for _, via := range n.peers.conn {
-		if h := n.leader.node(via); h != nil && h.hb != nil && slices.Contains(h.hb.Peers, to) {
+		if h := n.leader.known(via); h != nil && h.hb != nil && slices.Contains(h.hb.Peers, to) {
 			return via
 		}
 	}
@@ -321,8 +334,12 @@ func (n *Node) viaPeer(to raid.NodeID) raid.NodeID {
 func (n *Node) Peer(nowNs int64, from raid.NodeID, m *PeerMessage) {
 	n.tick(nowNs)
 	if m.Relay != nil {
+		if m.Request != nil || m.Reply != nil { // a disk's stream is one connection
+			n.bad("node %d relays a disk's message", from)
+			return
+		}
 		if m.Relay.To != n.opt.ID {
-			if m.Relay.From == from && n.peers.up(m.Relay.To) && m.Request == nil && m.Reply == nil {
+			if m.Relay.From == from && n.peers.up(m.Relay.To) {
 				n.send(m.Relay.To, m)
 			}
 			return

@@ -188,6 +188,51 @@ func TestARestartedNodeUsesItsProof(t *testing.T) {
 	}
 }
 
+// TestASingleNodeComesBackWithoutProof: it revokes its former term itself, which takes the longest promise there may be.
+func TestASingleNodeComesBackWithoutProof(t *testing.T) {
+	l := newLab(t, 1)
+	l.found()
+	l.create(1, 1, 0)
+	s := l.station(1)
+	s.put(1, 0, 3)
+	b := l.box(1)
+	b.kill()
+	b.start(false)
+	at := l.now
+	l.until("it serves again", func() bool { return l.server(1) == b })
+	if took := l.now - at; took < membership.MaxPromiseNs || took > membership.MaxPromiseNs+second {
+		t.Errorf("it took %d ms", took/ms)
+	}
+	if got := s.read(1, 0); got != 3 {
+		t.Errorf("read %#x", got)
+	}
+}
+
+// TestAVolumeThatLacksDisksIsServedAsSoonAsOneIsBack: nobody is made its owner in vain meanwhile, to be waited for then.
+func TestAVolumeThatLacksDisksIsServedAsSoonAsOneIsBack(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	vol := l.create(1, 2, 1)
+	owner := l.server(1)
+	other, third := l.box(owner.id%3+1), l.box((owner.id+1)%3+1)
+	other.pull(true)
+	owner.kill()
+	owner.proveDeath()
+	l.pass(15 * second)
+	if l.server(1) != nil {
+		t.Fatal("it is served with one of two disks")
+	}
+	if e := third.node.State().Volume(vol).Data.Epoch; e > 4 {
+		t.Errorf("epoch %d: takeovers in vain", e)
+	}
+	other.pull(false)
+	at := l.now
+	l.until("it is served", func() bool { return l.server(1) != nil })
+	if took := l.now - at; took > 300*ms {
+		t.Errorf("it took %d ms", took/ms)
+	}
+}
+
 // TestALinkThatIsDownToTheLeaderIsGoneRound: nodes 2 and 3 have lost the leader but reach node 4, which reaches it and passes Raft
 // and lease messages on (B: L2). Nobody loses a lease, and a disk that fails meanwhile is marked stale.
 func TestALinkThatIsDownToTheLeaderIsGoneRound(t *testing.T) {

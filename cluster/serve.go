@@ -86,16 +86,25 @@ func (n *Node) frame(f *SANFrame) {
 		return
 	}
 	n.san.paths[f.Path].initiatorNs = n.now
-	for _, v := range n.vols {
-		if v.owner == nil || !r.Matches(v.target.Identity.Shelf, v.target.Identity.Slot) {
-			continue
-		}
-		if v.spokeNs == 0 || n.now-v.spokeNs > second {
-			v.calmNs = n.now
-		}
-		v.spokeNs = n.now
-		n.handle(v, &r, f)
+	if r.Slot != aoe.SlotWildcard {
+		n.frameFor(n.slots[r.Slot], &r, f)
+		return
 	}
+	for _, v := range n.vols {
+		n.frameFor(v, &r, f)
+	}
+}
+
+// frameFor gives a frame to a volume, if it is meant and owned here. v may be nil.
+func (n *Node) frameFor(v *volume, r *aoe.Request, f *SANFrame) {
+	if v == nil || v.owner == nil || !r.Matches(v.target.Identity.Shelf, v.target.Identity.Slot) {
+		return
+	}
+	if v.spokeNs == 0 || n.now-v.spokeNs > second {
+		v.calmNs = n.now
+	}
+	v.spokeNs = n.now
+	n.handle(v, r, f)
 }
 
 // announceRepeatNs is how often at most an announcement answers the sight of our own MAC: a wire that reflects frames would

@@ -131,7 +131,7 @@ func (n *Node) nodeStatus(out *Status, nowNs int64) {
 	for i := range s.Nodes {
 		row := &s.Nodes[i]
 		x := NodeStatus{ID: row.ID, Name: row.Name, Addr: row.Addr, Witness: row.Witness, Draining: row.Draining, Term: row.Term, HeardNs: -1, State: "down"}
-		if h := n.leader.node(row.ID); h != nil && h.hb != nil {
+		if h := n.leader.known(row.ID); h != nil && h.hb != nil {
 			x.HeardNs, x.Paths = nowNs-h.heard, h.hb.Paths
 			if row.Held && h.term == row.Term && x.HeardNs < NodeDownNs {
 				x.State = "up"
@@ -158,7 +158,7 @@ func (n *Node) diskState(d *membership.Disk, nowNs int64) string {
 	case d.Node == n.opt.ID:
 		return "ok"
 	}
-	h := n.leader.node(d.Node)
+	h := n.leader.known(d.Node)
 	if h == nil || h.hb == nil || nowNs-h.heard > NodeDownNs {
 		return "unreachable"
 	}
@@ -204,7 +204,7 @@ func (n *Node) ownerHeard(id raid.NodeID, nowNs int64) bool {
 	if id == n.opt.ID {
 		return n.inc.holder != nil && n.inc.holder.Valid(nowNs)
 	}
-	h := n.leader.node(id)
+	h := n.leader.known(id)
 	return h != nil && h.hb != nil && nowNs-h.heard < NodeDownNs
 }
 
@@ -217,7 +217,7 @@ func (n *Node) reportOf(id raid.VolumeID, owner raid.NodeID, epoch raid.Epoch) *
 		}
 		return nil
 	}
-	if h := n.leader.node(owner); h != nil && h.hb != nil {
+	if h := n.leader.known(owner); h != nil && h.hb != nil {
 		for i := range h.hb.Volumes {
 			if r := &h.hb.Volumes[i]; r.Vol == id && r.Epoch == epoch {
 				return r

@@ -128,7 +128,7 @@ func (n *Node) takeOver(v *volume) {
 			v.owner.Connected(n.now, x, true)
 		}
 	}
-	v.owner.NodeAlive(n.now, n.reach())
+	v.owner.NodeAlive(n.now, n.alive())
 	for i := range s.Nodes {
 		if row := &s.Nodes[i]; !row.Held {
 			v.owner.NodeDead(n.now, s.DisksOf(row.ID))
