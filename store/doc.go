@@ -16,17 +16,34 @@
 //	      pages          two slots of 4 KiB per region, written alternately
 //	      data           1 MiB per region
 //
-// Superblock: magic[8] "CLADEDSK", crc u32 (of all that follows in the 4 KiB), version u32, seq u64, cluster[16], uuid[16], disk u32,
-// attachGen u64, deviceBytes u64, imageBytes u64, journalBytes u64, regions u64, incarnation u64, image which u32, image length u32,
-// image crc u32, tail offset u64, tail lsn u64, tail chain u32. The rest is zero.
+// Superblock; the rest of its 4 KiB is zero:
 //
-// Group, at a multiple of 4 KiB in the journal, never across its end: header of 64 bytes {magic u32, crc u32 of the rest of the
-// meta part, uuid[16], incarnation u64, lsn u64, chain u32 = crc of the group before, meta bytes u32, blocks u32, zero}, then the
-// entries, padded with zeros to 4 KiB; then the blocks, 4 KiB each. Each entry's block descriptors carry the CRC32C of their block.
-// A group that does not fit before the end of the journal begins at its start.
+//	 0  magic "CLADEDSK"          60  attachGen u64        108  image u32: which copy
+//	 8  crc u32 of 12..4095       68  deviceBytes u64      112  image length u32
+//	12  format version u32        76  imageBytes u64       116  image crc u32
+//	16  seq u64                   84  journalBytes u64     120  tail: offset in the journal u64
+//	24  cluster [16]              92  regions u64          128  tail: lsn u64
+//	40  uuid [16]                100  incarnation u64      136  tail: crc of the group before u32
+//	56  disk u32
 //
-// Page: magic u32, crc u32 of the rest, version u64, volume u64, extent u32, generation u64, region u32, rseq u64, written[32] (a bit
-// per block: never written blocks are zeros), crc[256] u32. Of two valid slots with the right identity the larger version counts.
+// Group, at a multiple of 4 KiB in the journal, never across its end: the meta part, which is a header and entries, padded with
+// zeros to 4 KiB; then the blocks, 4 KiB each, whose CRC32C the entries carry. A group that does not fit before the end of the
+// journal begins at its start. Header of 64 bytes:
+//
+//	0  magic "CLGR"              24  incarnation u64       44  meta bytes without padding u32
+//	4  crc u32 of the meta part  32  lsn u64               48  blocks u32
+//	   from 8 on                 40  crc of the group      52  zero
+//	8  uuid [16]                     before u32
+//
+// Page:
+//
+//	0  magic "CLPG"              16  volume u64            40  rseq u64
+//	4  crc u32 of 8..4095        24  extent u32            48  written [32]: a bit per block; 0: zeros
+//	8  version u64               28  generation u64        80  crc [256]u32
+//	                             36  region u32          1104  zero
+//
+// Of two whole copies with the right identity the larger version counts. Both are whole, but for one that an unfinished checkpoint
+// has torn: then what it covers is in the journal.
 //
 // # Rules
 //
@@ -36,5 +53,8 @@
 //	S4  The tail moves only after a checkpoint: data, pages, then image and superblock are durable (B: C16a).
 //	S5  A page is written to the slot that does not hold its newest durable version.
 //	S6  An empty or lost page is damage, never zeros (B: C27).
+//	    Outside of replay a page of which one copy is lost is lost: the other may be the older one.
 //	S7  A failed write or sync is final: the disk answers NackGone to everything from then on.
+//	S8  Room in the journal is promised before anything is logged (room.go, B: L4, L12).
+//	S9  Before the first page of a Wipe is made anew the volume is damaged, durably; the Wipe's entry ends that.
 package store

@@ -27,7 +27,8 @@ func Format(dev Device, id Identity, opt FormatOptions) error {
 		j = min(max(size/32, 64<<20), 1<<30, size/4)
 	}
 	s := &super{Identity: id, seq: 1, deviceBytes: uint64(size), journalBytes: uint64(max(j, 8<<20) / pageBytes * pageBytes)}
-	s.imageBytes = max(1<<20, uint64(size)/(32<<20)*64) / pageBytes * pageBytes
+	// Room for the volumes' shards, and for the identity of every record that the journal can hold back.
+	s.imageBytes = max(1<<20, uint64(size)/(32<<20)*64+s.journalBytes/64) / pageBytes * pageBytes
 	rest := size - s.pagesOffset() - raid.RegionBytes
 	if rest < 2*raid.RegionBytes {
 		return fmt.Errorf("store: the device has %d MiB, %w: at least %d MiB are needed", size>>20, ErrTooSmall, (s.pagesOffset()>>20)+4)
