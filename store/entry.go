@@ -11,7 +11,7 @@ type entryKind uint8
 
 const (
 	entryRecord entryKind = iota + 1 // a volume's record
-	entryFence                       // fence := Epoch, damaged
+	entryFence                       // fence := Epoch, damaged, being wiped
 	entryStart                       // fence, start := Epoch, records beyond Hist dropped, commit raised
 	entryCommit                      // durable commit point
 	entryFill                        // blocks as of S
@@ -28,6 +28,7 @@ type entry struct {
 	seq     raid.Seq // Start, Commit: commit point; Fill: S
 	r       raid.Seq // Fill
 	damaged bool
+	wiping  bool // Fence
 	forced  bool // Start
 	last    bool // Fill
 	boot    raid.BootID
@@ -193,6 +194,7 @@ func (w *buf) entry(e *entry) {
 	case entryFence:
 		w.u64(uint64(e.epoch))
 		w.flag(e.damaged)
+		w.flag(e.wiping)
 	case entryStart:
 		w.u64(uint64(e.epoch))
 		w.u64(uint64(e.seq))
@@ -226,7 +228,7 @@ func (r *view) entry(sums *[]uint32) entry {
 	case entryRecord:
 		e.rec = r.record(sums)
 	case entryFence:
-		e.epoch, e.damaged = raid.Epoch(r.u64()), r.flag()
+		e.epoch, e.damaged, e.wiping = raid.Epoch(r.u64()), r.flag(), r.flag()
 	case entryStart:
 		e.epoch, e.seq, e.damaged, e.forced = raid.Epoch(r.u64()), raid.Seq(r.u64()), r.flag(), r.flag()
 		copy(e.boot[:], r.take(16))

@@ -112,8 +112,8 @@ func (d *Disk) cancelFresh(vol raid.VolumeID, wipe bool) {
 // with good checksums (B: C27).
 func (d *Disk) doWipe(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
 	d.cancelFresh(v.id, true)
-	if !v.damaged && !mutated("WIPE_TORN") {
-		e := entry{kind: entryFence, vol: v.id, damaged: true}
+	if !v.wiping && !mutated("WIPE_TORN") {
+		e := entry{kind: entryFence, vol: v.id, damaged: true, wiping: true}
 		v.redoFence(&e)
 		d.log(e)
 	}

@@ -380,8 +380,23 @@ func TestWipeTorn(t *testing.T) {
 		u.send(&raid.DiskRequest{Kind: raid.ReqWipe, Epoch: 1, Stream: 1, Shards: fourRegions})
 		dev.Crash()
 		u.open()
-		rep, st := u.takeover(7, 2, 1, []raid.HistRange{{From: 1, To: 1, End: 1}}, 1)
-		if rep.Damaged || st.Damaged {
+		hist := []raid.HistRange{{From: 1, To: 1, End: 1}}
+		rep, st := u.takeover(7, 2, 1, hist, 1)
+		if rep.Damaged || st.Damaged { // then not even a forced Start makes it whole
+			hist = append(hist, raid.HistRange{From: 2, To: 2, End: 1})
+			u.do(&raid.DiskRequest{Kind: raid.ReqFence, Epoch: 3, Since: 1, Shards: fourRegions})
+			out := u.do(&raid.DiskRequest{Kind: raid.ReqStart, Epoch: 3, Stream: 1, Hist: hist, End: 1, Forced: true})
+			if len(out) != 1 || !out[0].Damaged {
+				t.Fatalf("seed %d: a forced Start of what is half wiped: %+v", seed, out)
+			}
+			out = u.do(&raid.DiskRequest{Kind: raid.ReqWipe, Epoch: 3, Stream: 1, Shards: fourRegions})
+			if len(out) != 1 || out[0].Kind != raid.RepWiped {
+				t.Fatalf("seed %d: %+v", seed, out)
+			}
+			u.open()
+			if rep, _ := u.takeover(7, 4, 1, nil, 0); rep.Damaged || rep.EndSeq != 0 {
+				t.Fatalf("seed %d: after a whole Wipe: %+v", seed, rep)
+			}
 			continue
 		}
 		if rep.EndSeq < 1 {
@@ -423,5 +438,38 @@ func TestBothPagesLost(t *testing.T) {
 		u.quiesce()
 		u.open()
 		u.do(&raid.DiskRequest{Kind: raid.ReqStart, Epoch: 2, Stream: 1, Acked: 1})
+	}
+}
+
+// What a node says of a volume's shards before it has caught up with its log deletes nothing; later it does.
+func TestOldViewDeletesNothing(t *testing.T) {
+	u := newUser(t, disktest.New(64<<20, 1), 8<<20)
+	u.make(7)
+	more := append([]raid.ShardRef{{Extent: 1, Gen: 5, Regions: 2}}, fourRegions...)
+	u.do(&raid.DiskRequest{Kind: raid.ReqShards, Epoch: 1, Shards: more})
+	u.takeover(7, 2, 0, nil, 0)
+	has := func() bool {
+		out := u.do(&raid.DiskRequest{Kind: raid.ReqRead, Epoch: 2, Stream: 1, Extent: 1, Gen: 5, Count: 1})
+		return len(out) == 1 && out[0].Kind == raid.RepRead
+	}
+	u.do(&raid.DiskRequest{Kind: raid.ReqShards, Epoch: 1, Shards: fourRegions})
+	if !has() {
+		t.Fatal("a view older than the fence has deleted a shard")
+	}
+	u.do(&raid.DiskRequest{Kind: raid.ReqShards, Epoch: 2, Shards: fourRegions})
+	if has() {
+		t.Fatal("a shard that nobody names is still there")
+	}
+}
+
+// A disk that was just opened knows no stream: what is late from before is dropped, whatever its number.
+func TestNoStreamAfterOpen(t *testing.T) {
+	u := newUser(t, disktest.New(64<<20, 1), 8<<20)
+	u.make(7)
+	u.open()
+	for sigma := range raid.Stream(2) {
+		if out := u.do(&raid.DiskRequest{Kind: raid.ReqPrepare, Epoch: 1, Stream: sigma, Rec: rec(1, 1, 0, 1)}); len(out) != 0 {
+			t.Fatalf("stream %d: %+v", sigma, out)
+		}
 	}
 }

@@ -238,6 +238,7 @@ func encodeImage(s *imageState) []byte {
 			w.u64(x)
 		}
 		w.flag(v.damaged)
+		w.flag(v.wiping)
 		w.b = append(w.b, v.bootStart[:]...)
 		w.shards(v.shards)
 		w.u32(uint32(len(v.log)))
@@ -268,10 +269,10 @@ func decodeImage(b []byte) (*imageState, error) {
 		return nil, errImage
 	}
 	s := &imageState{lsn: r.u64()}
-	for range r.count(70) {
+	for range r.count(71) {
 		v := newVolume(raid.VolumeID(r.u64()))
 		v.fence, v.start, v.durable = raid.Epoch(r.u64()), raid.Epoch(r.u64()), raid.Seq(r.u64())
-		v.applied, v.base, v.damaged = raid.Seq(r.u64()), raid.Seq(r.u64()), r.flag()
+		v.applied, v.base, v.damaged, v.wiping = raid.Seq(r.u64()), raid.Seq(r.u64()), r.flag(), r.flag()
 		v.commit, v.logged = v.durable, v.durable
 		copy(v.bootStart[:], r.take(16))
 		v.shards = r.shards()

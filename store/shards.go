@@ -57,14 +57,17 @@ func (d *Disk) doShards(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskRe
 		return d.refuse(out, r, "%v", err)
 	}
 	if v = d.volume(r.Vol); v != nil {
-		d.removeUnnamed(v, r.Shards)
+		d.removeUnnamed(v, r.Shards, r.Epoch)
 	}
 	d.hold(&out, func(d *Disk) []raid.DiskReply { return []raid.DiskReply{d.reply(r, raid.RepShards)} })
 	return out
 }
 
 // removeUnnamed deletes shards that applied state no longer names; records of them keep their identity.
-func (d *Disk) removeUnnamed(v *volume, named []raid.ShardRef) {
+func (d *Disk) removeUnnamed(v *volume, named []raid.ShardRef, epoch raid.Epoch) {
+	if epoch < v.fence {
+		return // a node that has not caught up with its log does not know yet what was added since
+	}
 	e := entry{kind: entryRemove, vol: v.id}
 	for _, s := range v.shards {
 		if !slices.ContainsFunc(named, func(n raid.ShardRef) bool { return n.Extent == s.Extent && n.Gen == s.Gen }) {

@@ -72,8 +72,8 @@ func (d *Disk) request(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskRep
 		}
 		return out
 	}
-	if r.Epoch != v.start || r.Epoch != v.fence && !mutated("NO_FENCE") || r.Stream != v.stream && !mutated("C22") {
-		return out // of a former stream: a later one has begun (B: C22)
+	if r.Epoch != v.start || r.Epoch != v.fence && !mutated("NO_FENCE") || (r.Stream != v.stream || v.stream == 0) && !mutated("C22") {
+		return out // of a former stream: a later one has begun, or will after the disk was opened (B: C22)
 	}
 	switch r.Kind {
 	case raid.ReqPrepare:
@@ -121,7 +121,7 @@ func (d *Disk) doFence(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 
 // doStart begins an active epoch, or a new stream in it.
 func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
-	damaged := v.damaged && !r.Forced
+	damaged := v.damaged && (!r.Forced || v.wiping)
 	switch {
 	case r.Epoch > v.start:
 		for _, rec := range v.log {

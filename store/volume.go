@@ -39,6 +39,7 @@ type volume struct {
 	fence     raid.Epoch
 	start     raid.Epoch
 	damaged   bool
+	wiping    bool // a Wipe has begun: what is in place may be zeros that never were, not even a forced Start believes them
 	bootStart raid.BootID
 	commit    raid.Seq // as the owner says
 	logged    raid.Seq // in a group, maybe not durable yet
@@ -146,6 +147,7 @@ func (v *volume) find(e raid.Epoch, n raid.Seq, bid uint64) *record {
 func (v *volume) redoFence(e *entry) {
 	v.fence = max(v.fence, e.epoch)
 	v.damaged = v.damaged || e.damaged
+	v.wiping = v.wiping || e.wiping
 }
 
 // beyond reports whether a Start with this history declares a record void, and whether the history is silent about it.
@@ -218,7 +220,8 @@ func (v *volume) redoWipe() {
 		v.drop(r)
 	}
 	v.log = nil
-	v.commit, v.logged, v.durable, v.applied, v.base, v.based, v.damaged = 0, 0, 0, 0, 0, 0, false
+	v.commit, v.logged, v.durable, v.applied, v.base, v.based = 0, 0, 0, 0, 0, 0
+	v.damaged, v.wiping = false, false
 	v.acked, v.told = 0, 0
 }
 
