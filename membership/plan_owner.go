@@ -142,8 +142,15 @@ func eligible(s *State, h *Health, v *Volume, n *Node, nowNs int64) bool {
 	return v.Data.EveryExtentKeeps(v.Data.InSync().And(nh.Reach))
 }
 
+// handoffRule is one reason to move a volume. What may flap to and fro waits for the volume's hold-off and lengthens it (B: L14);
+// an operator's drain neither waits nor counts.
+type handoffRule struct {
+	choose func(*State, *Health, *Volume, *Node, map[raid.NodeID]int, int64) (*Node, string)
+	flaps  bool
+}
+
 // planHandoff moves at most one volume in the whole cluster at a time: from an owner whose SAN side shows less than
-// another's, from a draining owner, or to even out the number of volumes, in that order.
+// another's, from a draining owner, or to even out the number of volumes; the most urgent reason first.
 func (p *Planner) planHandoff(s *State, h *Health, nowNs int64) []Decision {
 	p.holds = slices.DeleteFunc(p.holds, func(o hold) bool {
 		return s.Volume(o.vol) == nil || h.volume(o.vol).CalmNs >= handoffCalmNs && nowNs-o.since >= o.forNs
@@ -154,22 +161,24 @@ func (p *Planner) planHandoff(s *State, h *Health, nowNs int64) []Decision {
 		}
 	}
 	owned := ownedCounts(s)
-	for _, rule := range []func(*State, *Health, *Volume, *Node, map[raid.NodeID]int, int64) (*Node, string){p.betterSAN, p.offDraining, p.spread} {
+	for _, rule := range []handoffRule{{choose: p.betterSAN, flaps: true}, {choose: p.offDraining}, {choose: p.spread, flaps: true}} {
 		var found *Volume
 		var target *Node
 		var why string
 		for _, v := range s.Volumes {
 			o := s.Node(v.Data.Owner)
-			if o == nil || p.held(v.Data.ID, nowNs) {
+			if o == nil || rule.flaps && p.held(v.Data.ID, nowNs) {
 				continue
 			}
-			if n, w := rule(s, h, v, o, owned, nowNs); n != nil {
+			if n, w := rule.choose(s, h, v, o, owned, nowNs); n != nil {
 				found, target, why = v, n, w
 				break
 			}
 		}
 		if found != nil && p.once(nowNs, keyOf("handoff", found.Data.ID, found.Data.Epoch)) {
-			p.moved(found.Data.ID, target.ID, nowNs)
+			if rule.flaps {
+				p.moved(found.Data.ID, target.ID, nowNs)
+			}
 			return []Decision{{Propose: &Handoff{Vol: found.Data.ID, Epoch: found.Data.Epoch, Target: target.ID},
 				Why: fmt.Sprintf("volume %s to node %s: %s", found.Name, target.Name, why)}}
 		}
