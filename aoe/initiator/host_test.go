@@ -329,7 +329,7 @@ func TestLoadRunFindsCorruption(t *testing.T) {
 		return 1
 	})
 	_ = target
-	sum, err := load.Run(timeout(t, time.Minute), load.RunConfig{Host: h, Shelf: 7, Slot: 1, Clients: 2, Operations: 1000, Seed: 1,
+	sum, err := load.Run(timeout(t, time.Minute), load.RunConfig{Host: h, Shelf: 7, Slot: 1, Clients: 1, Operations: 1000, Seed: 1,
 		Workload: load.WorkloadConfig{Sectors: 16, MaxSectors: 8, ReadPercent: 80}})
 	if err != nil {
 		t.Fatal(err)
