@@ -39,11 +39,14 @@
 //
 //	0  magic "CLPG"              16  volume u64            40  rseq u64
 //	4  crc u32 of 8..4095        24  extent u32            48  written [32]: a bit per block; 0: zeros
-//	8  version u64               28  generation u64        80  crc [256]u32
-//	                             36  region u32          1104  zero
+//	8  version u64               28  generation u64        80  stamp u64: seq of the superblock that its
+//	                             36  region u32                checkpoint was to end with
+//	                                                       88  crc u32 of 8..87
+//	                                                       92  crc [256]u32
+//	                                                     1116  zero
 //
 // Of two whole copies with the right identity the larger version counts. Both are whole, but for one that an unfinished checkpoint
-// has torn: then what it covers is in the journal.
+// has torn, whose header says so, as a power cut does not tear a sector: then what it covers is in the journal.
 //
 // # Rules
 //
@@ -53,8 +56,9 @@
 //	S4  The tail moves only after a checkpoint: data, pages, then image and superblock are durable (B: C16a).
 //	S5  A page is written to the slot that does not hold its newest durable version.
 //	S6  An empty or lost page is damage, never zeros (B: C27).
-//	    Outside of replay a page of which one copy is lost is lost: the other may be the older one.
+//	    A page of which one copy is lost, not torn, is lost: the other may be the older one.
 //	S7  A failed write or sync is final: the disk answers NackGone to everything from then on.
 //	S8  Room in the journal is promised before anything is logged (room.go, B: L4, L12).
 //	S9  Before the first page of a Wipe is made anew the volume is damaged, durably; the Wipe's entry ends that.
+//	S10 Every group after a checkpoint is of the life that wrote it; a life begins with a checkpoint before it appends anything.
 package store
