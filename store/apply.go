@@ -102,14 +102,17 @@ func (d *Disk) apply(n int) (int, error) {
 
 func (d *Disk) applyRecords(v *volume, recs []*record) error {
 	at := map[blockID]int{}
-	var puts []put
+	var puts, dead []put
 	for _, r := range recs {
 		for i := range r.Blocks {
-			if !(image{r, i}).alive() {
-				continue
-			}
 			id := idOf(&r.Blocks[i])
 			slot, block, ok := v.slotOf(id)
+			if !(image{r, i}).alive() {
+				if ok {
+					dead = append(dead, put{slot: slot, id: pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, rseq: r.Seq})
+				}
+				continue
+			}
 			if !ok {
 				return fmt.Errorf("volume %d seq %d: extent %d block %d has no shard", v.id, r.Seq, id.extent, id.no)
 			}
@@ -122,7 +125,16 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 			puts = append(puts, q)
 		}
 	}
-	return d.write(v, puts)
+	if err := d.write(v, puts); err != nil {
+		return err
+	}
+	for i := range dead { // the region has changed all the same: the Fill that killed the block may not be in place yet (B: C16)
+		if p := d.page(dead[i].slot, dead[i].id); !p.bad {
+			p.rseq = max(p.rseq, dead[i].rseq)
+			d.pages.touch(p)
+		}
+	}
+	return nil
 }
 
 // checkpoint makes what is in place durable, then the state of the volumes, and moves the tail (S4). Nothing may be logged and
