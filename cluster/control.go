@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 
 	"clade/aoe"
@@ -18,7 +19,8 @@ const (
 type pendingControl struct {
 	id     uint64
 	req    aoe.ControlRequest
-	frame  []byte // as received last: what the answer is made from
+	admin  *AdminRequest // an operator's; else an initiator's:
+	frame  []byte        // as received last: what the answer is made from
 	path   uint8
 	sentNs int64
 	done   *membership.ControlOutcome // applied; the barrier is out
@@ -27,30 +29,37 @@ type pendingControl struct {
 // controlOf returns a volume's control state.
 func controlOf(mv *membership.Volume) aoe.Control { return mv.Control }
 
-// control proposes a change that only one may win: decided in the replicated state, answered when every frame admitted before
-// it has been committed (A.4.8, B: C19).
+// control takes an initiator's request for a change that only one may win.
 func (n *Node) control(v *volume, r *aoe.Request, f *SANFrame, req aoe.ControlRequest) {
+	if c := n.pendControl(v, req); c != nil {
+		c.frame, c.path = append(c.frame[:0], r.Frame[:min(len(r.Frame), aoe.FrameBytesMin)]...), uint8(f.Path)
+	}
+}
+
+// pendControl proposes a change, or finds it under way: it is decided in the replicated state and answered when every frame
+// admitted before it has been committed (A.4.8, B: C19). It returns nil when nothing is admitted now.
+func (n *Node) pendControl(v *volume, req aoe.ControlRequest) *pendingControl {
 	if !v.owner.Admitting() {
 		n.stats.DropClosed++
-		return
+		return nil
 	}
 	for _, c := range v.controls {
 		if c.req.Src == req.Src && c.req.Tag == req.Tag && c.req.Digest == req.Digest {
-			c.frame, c.path = append(c.frame[:0], r.Frame[:min(len(r.Frame), aoe.FrameBytesMin)]...), uint8(f.Path)
 			if c.done == nil && n.now-c.sentNs > 300*ms {
 				n.proposeControl(v, c) // the first proposal seems lost; twice is harmless: the table knows it
 			}
-			return
+			return c
 		}
 	}
 	if len(v.controls) >= controlsMax {
 		n.stats.DropInitiator++
-		return
+		return nil
 	}
 	n.stats.Controls++
-	c := &pendingControl{req: req, frame: append([]byte(nil), r.Frame[:min(len(r.Frame), aoe.FrameBytesMin)]...), path: uint8(f.Path)}
+	c := &pendingControl{req: req}
 	v.controls = append(v.controls, c)
 	n.proposeControl(v, c)
+	return c
 }
 
 func (n *Node) proposeControl(v *volume, c *pendingControl) {
@@ -104,9 +113,28 @@ func (n *Node) controlSettled(v *volume, c *pendingControl, ok bool) {
 	if !ok {
 		return
 	}
-	f := aoe.AppendControlReply(n.header(replyRoom(v)), c.frame, v.macs[c.path], &v.target.Identity, &v.target.Control, c.done.Result)
-	n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: int(c.path), Header: f}})
+	if c.admin != nil {
+		n.adminEnd(*c.admin, AdminReply{Volume: v.id, Err: refusal(c.done.Result, &v.target.Control)})
+	} else {
+		f := aoe.AppendControlReply(n.header(replyRoom(v)), c.frame, v.macs[c.path], &v.target.Identity, &v.target.Control, c.done.Result)
+		n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: int(c.path), Header: f}})
+	}
 	if c.done.Result.OK() && !c.done.Repeated {
 		n.stageBeacons(v) // others may look at the config string (facts: S5)
 	}
+}
+
+// refusal is what an operator reads of a change that was not made, "" for one that was.
+func refusal(r aoe.ControlResult, now *aoe.Control) string {
+	switch {
+	case r.OK():
+		return ""
+	case r.AoEError == aoe.ErrorStringPresent:
+		return fmt.Sprintf("the config string is %q already: only force replaces it", printable(now.Config))
+	case r.AoEError == aoe.ErrorReserved:
+		return fmt.Sprintf("the volume is reserved for %v: only force replaces that", now.Reserved)
+	case r.MaskError == aoe.MaskErrFull:
+		return fmt.Sprintf("the mask is full: it takes %d addresses", aoe.MaskMax)
+	}
+	return fmt.Sprintf("refused: AoE error %d, mask error %d at entry %d", r.AoEError, r.MaskError, r.Failed)
 }

@@ -39,7 +39,6 @@ type death struct {
 type deletion struct {
 	vol   raid.VolumeID
 	until int64
-	req   AdminRequest
 }
 
 const planEveryNs = 20 * ms

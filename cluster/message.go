@@ -100,15 +100,18 @@ type ReleaseVolume struct {
 	Epoch raid.Epoch
 }
 
-// AdminRequest is an operator's wish. Command is a membership command in JSON with its type; Kind says what else is asked.
-// Any node takes it; what only the leader can do is passed on.
+// AdminRequest is an operator's wish. Any node takes it; what only the leader or a volume's owner can do is passed on. Kinds:
+// "propose" puts the membership command of that Type to the cluster, Body is its JSON; "delete" deletes Vol; "control" changes
+// the config string, mask or reservation of Vol, as the owner does for an initiator.
 type AdminRequest struct {
 	ID   uint64        `json:"id"` // chosen by the driver, comes back in the reply
 	From raid.NodeID   `json:"from,omitempty"`
-	Kind string        `json:"kind"` // "propose" (Type, Body) or "delete" (Vol)
+	Kind string        `json:"kind"`
 	Type string        `json:"type,omitempty"`
 	Body []byte        `json:"body,omitempty"`
 	Vol  raid.VolumeID `json:"vol,omitempty"`
+
+	Control *aoe.ControlRequest `json:"control,omitempty"` // Src, Tag and Digest are ours
 }
 
 // AdminReply ends an AdminRequest. Err is fit for an operator; it is empty on success.

@@ -389,7 +389,7 @@ func (n *Node) dispatch(from raid.NodeID, m *PeerMessage) {
 		r.From = from
 		n.adminFrom(r)
 	case m.AdminReply != nil:
-		n.ready.Admin = append(n.ready.Admin, *m.AdminReply)
+		n.adminReplyFrom(*m.AdminReply)
 	case m.ReleaseVolume != nil:
 		n.releaseFor(*m.ReleaseVolume)
 	}

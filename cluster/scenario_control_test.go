@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"clade/aoe"
@@ -171,4 +172,58 @@ func TestAMaskHidesTheVolumeFromOthers(t *testing.T) {
 		t.Error("the other one got no announcement")
 	}
 	in.put(1, 0, 7)
+}
+
+// TestAnOperatorsReservationIsAFenceToo, at whatever node it is asked for (B: C19).
+func TestAnOperatorsReservationIsAFenceToo(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	vol := l.create(1, 1, 2) // every disk is part of every write
+	x, y := l.station(1), l.station(2)
+	x.put(1, 0, 1)
+	owner := l.server(1)
+	lead, _ := owner.node.group.Leader()
+	var held *box
+	for _, b := range l.boxes {
+		if b != owner && b.id != lead {
+			held = b
+		}
+	}
+	asked := l.boxes[0]
+	for _, b := range l.boxes {
+		if b != owner && b != held {
+			asked = b
+		}
+	}
+	held.pause(100 * ms)
+	w := x.write(1, 0, 2)
+	l.transmit(nil, w)
+	l.pass(ms)
+	r := l.operate(asked.id, AdminRequest{Kind: "control", Vol: vol, Control: &aoe.ControlRequest{Kind: aoe.ControlReserveForce, MACs: []aoe.MAC{y.mac}}})
+	if r.Err != "" {
+		t.Fatal(r.Err)
+	}
+	l.pass(wireNs)
+	if x.answer(w) == nil {
+		t.Error("it was done before a write of the excluded was")
+	}
+	if r := x.ask(x.write(1, 0, 3)); r.Error != aoe.ErrorReserved {
+		t.Errorf("the excluded initiator's write: failed %v, error %d", r.Failed, r.Error)
+	}
+	y.put(1, 0, 4)
+	for _, c := range []struct {
+		req  aoe.ControlRequest
+		want string
+	}{
+		{aoe.ControlRequest{Kind: aoe.ControlReserveSet, MACs: []aoe.MAC{x.mac}}, "reserved"},
+		{aoe.ControlRequest{Kind: aoe.ControlConfigSet, Config: []byte("a")}, ""},
+		{aoe.ControlRequest{Kind: aoe.ControlConfigSet, Config: []byte("b")}, `"a" already`},
+	} {
+		if r := l.operate(asked.id, AdminRequest{Kind: "control", Vol: vol, Control: &c.req}); !strings.Contains(r.Err, c.want) || c.want == "" && r.Err != "" {
+			t.Errorf("%+v: %q does not say %q", c.req, r.Err, c.want)
+		}
+	}
+	if r := l.operate(1, AdminRequest{Kind: "control", Vol: 99, Control: &aoe.ControlRequest{Kind: aoe.ControlConfigSet}}); !strings.Contains(r.Err, "no volume 99") {
+		t.Errorf("a volume that is not there: %q", r.Err)
+	}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -271,5 +272,51 @@ func TestANodeLeaves(t *testing.T) {
 	}
 	if r := l.must(3, &membership.NodeJoin{Name: "n4", Key: membership.UUID{77}, Node: membership.NodeInfo{Addr: "n4:7", MaxFeature: 1, SANPaths: 1}}); r.Node != 5 {
 		t.Errorf("the next node is number %d", r.Node)
+	}
+}
+
+// TestARequestSurvivesTheLeader: its first proposal goes down with the leader, it is made again.
+func TestARequestSurvivesTheLeader(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	lead, _ := l.box(1).node.group.Leader()
+	b := l.box(lead%3 + 1)
+	body, err := json.Marshal(&membership.Create{Slot: 1, Name: "v1", SizeBytes: 8 << 20, Layout: raid.Layout{K: 1, M: 1, UnitBytes: 4096}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const id = 1 << 40
+	l.box(lead).pause(second)
+	b.input(func(now int64) { b.node.Admin(now, AdminRequest{ID: id, Kind: "propose", Type: "create", Body: body}) })
+	l.pass(10 * ms)
+	l.box(lead).kill()
+	l.until("a reply", func() bool { return l.calls[id] != nil })
+	if r := l.calls[id]; r.Err != "" || r.Volume != 1 || b.node.State().Volume(1) == nil {
+		t.Errorf("%+v", r)
+	}
+	if len(b.node.admin.open) != 0 {
+		t.Errorf("%d requests are still open", len(b.node.admin.open))
+	}
+}
+
+// TestOperatorsMayNotSayWhatMachinesKnow: a death without proof would let two nodes serve.
+func TestOperatorsMayNotSayWhatMachinesKnow(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	at := l.box(2).node.inc.term
+	for _, c := range []membership.Body{&membership.NodeDead{Node: 2, Term: at}, &membership.NodeBoot{Node: 2, Term: at, Proof: true},
+		&membership.NodeRevoke{Node: 2, Term: at, Yes: []raid.NodeID{1, 2, 3}}, &membership.VotersEnd{}, &membership.Takeover{}} {
+		if r := l.command(1, c); r.Err == "" {
+			t.Errorf("%s was taken", c.CommandType())
+		}
+	}
+	if got := l.box(1).node.State().Node(2).Term; got != at {
+		t.Errorf("term %d became %d", at, got)
+	}
+	for _, id := range []raid.NodeID{1, 2, 3} {
+		from := l.now
+		if r := l.operate(id, AdminRequest{Kind: "delete", Vol: 99}); !strings.Contains(r.Err, "no volume 99") || l.now-from > 100*ms {
+			t.Errorf("node %d, after %d ms: %q", id, (l.now-from)/ms, r.Err)
+		}
 	}
 }
