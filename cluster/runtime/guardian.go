@@ -179,12 +179,7 @@ func proveDeath(dir string) (death, error) {
 	if err != nil {
 		return d, err
 	}
-	deadline := bootNs() + int64(lockWaitMax)
-	s, err := openState(dir, bootID)
-	for errors.Is(err, ErrLocked) && bootNs() < deadline {
-		time.Sleep(time.Millisecond)
-		s, err = openState(dir, bootID)
-	}
+	s, err := awaitState(dir, bootID, int64(lockWaitMax))
 	if err != nil {
 		return d, err
 	}

@@ -113,7 +113,7 @@ func (r *Runtime) open() error {
 	if err != nil {
 		return err
 	}
-	if r.state, err = openState(r.opt.Dir, bootID); err != nil { // before the first message
+	if r.state, err = awaitState(r.opt.Dir, bootID, lockWaitNs); err != nil { // before the first message
 		return err
 	}
 	if r.raft, err = raftlog.Open(filepath.Join(r.opt.Dir, raftFileName)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,6 +45,21 @@ type stateFile struct {
 	bootID raid.BootID
 	self   stateRecord // what this process writes, without the term
 	found  *stateRecord
+}
+
+// lockWaitNs is how long a starting process waits for the lock: a former one that was killed lets go of it only when the kernel
+// has ended it, and its guardian holds it while it proves the death.
+const lockWaitNs = 3e9
+
+// awaitState is openState with patience.
+func awaitState(dir string, bootID raid.BootID, waitNs int64) (*stateFile, error) {
+	deadline := bootNs() + waitNs
+	s, err := openState(dir, bootID)
+	for errors.Is(err, ErrLocked) && bootNs() < deadline {
+		time.Sleep(time.Millisecond)
+		s, err = openState(dir, bootID)
+	}
+	return s, err
 }
 
 // openState opens and locks the state file in dir, or makes it. Anyone else who holds the lock is ErrLocked.
