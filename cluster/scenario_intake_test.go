@@ -215,3 +215,52 @@ func TestAnnouncementsFollowTheirTimes(t *testing.T) {
 		t.Errorf("%d announcements after three stray frames from our MAC, want one", len(at)-len(want))
 	}
 }
+
+// TestAWriteThatIsRolledForwardIsAnsweredByTheSuccessor under its original tag, if it received the write's Prepare itself and
+// lately; else never: tags recur (A.4.12).
+func TestAWriteThatIsRolledForwardIsAnsweredByTheSuccessor(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		waitNs int64
+		want   bool
+	}{{"at once", 0, true}, {"after 150 ms", 150 * ms, false}} {
+		t.Run(c.what, func(t *testing.T) {
+			l := newLab(t, 3)
+			l.found()
+			l.create(1, 1, 2)
+			s := l.station(1)
+			s.put(1, 0, 1)
+			l.pass(second)
+			old := l.server(1)
+			w := s.write(1, 0, 2)
+			l.transmit(nil, w)
+			prepared := func(b *box) bool {
+				for _, r := range b.node.tokens.receipts {
+					if b != old && l.now-r.atNs < ms {
+						return true
+					}
+				}
+				return false
+			}
+			l.until("the others have the Prepare", func() bool {
+				for _, b := range l.boxes {
+					if b != old && !prepared(b) {
+						return false
+					}
+				}
+				return true
+			})
+			old.kill()
+			l.pass(c.waitNs)
+			old.proveDeath()
+			l.until("another node serves", func() bool { return l.server(1) != nil })
+			l.pass(50 * ms)
+			if got := s.answer(w) != nil; got != c.want {
+				t.Errorf("answered: %v", got)
+			}
+			if got := s.read(1, 0); got != 2 {
+				t.Errorf("read %#x: a write on every disk was cut", got)
+			}
+		})
+	}
+}
