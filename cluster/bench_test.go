@@ -35,3 +35,19 @@ func BenchmarkReadFromCache(b *testing.B) {
 	}
 	b.ReportMetric(float64(answers)/float64(b.N)/burst, "answers/frame")
 }
+
+// BenchmarkReadyOfIdleOwners is what a turn costs a node that owns many volumes of which nobody wants anything.
+func BenchmarkReadyOfIdleOwners(b *testing.B) {
+	l := newLab(b, 3)
+	l.found()
+	for slot := range uint8(60) {
+		l.create(slot, 1, 1)
+	}
+	l.pass(second)
+	n := l.box(1).node
+	b.ReportAllocs()
+	for b.Loop() {
+		n.Ready(l.now)
+	}
+	b.ReportMetric(float64(len(n.Owners(l.now))), "owners")
+}

@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"clade/aoe"
 	"clade/membership"
 	"clade/raid"
 )
@@ -144,6 +145,44 @@ func FuzzDecodeMessage(f *testing.F) {
 		if err != nil || m.Raft == nil && !reflect.DeepEqual(m, again) {
 			t.Fatalf("%+v does not survive the wire: %v\n%+v", m, err, again)
 		}
+	})
+}
+
+// FuzzInputs feeds a node that owns a volume with messages and frames that parse, whatever they say: it must neither panic nor stop.
+func FuzzInputs(f *testing.F) {
+	for _, m := range samples() {
+		f.Add(wire(f, m)[FrameHeaderBytes:], false)
+	}
+	l := newLab(f, 3)
+	l.found()
+	l.create(1, 2, 1)
+	s := l.station(1)
+	s.put(1, 0, 1)
+	for _, frame := range [][]byte{s.write(1, 0, 2), s.readRequest(1, 8), aoe.AppendConfigRequest(nil, s.header(1), aoe.ConfigSet, []byte("x")),
+		aoe.AppendMaskRequest(nil, s.header(1), aoe.MaskEdit, []aoe.Directive{{Command: aoe.MaskAdd, MAC: s.mac}}),
+		aoe.AppendReserveRequest(nil, s.header(1), aoe.ReserveForce, []aoe.MAC{s.mac}),
+		aoe.AppendNodeBeacon(nil, s.mac, aoe.NodeBeacon{Cluster: labCluster, Node: 2})} {
+		f.Add(frame, true)
+	}
+	owner := l.server(1)
+	f.Fuzz(func(t *testing.T, b []byte, frame bool) {
+		n := owner.node
+		if frame {
+			n.Frames(l.now, []SANFrame{{RxNs: l.now, Data: b}})
+		} else if m, err := DecodeMessage(b); err == nil {
+			from := raid.NodeID(2)
+			if owner.id == 2 {
+				from = 3
+			}
+			if m.Raft != nil && m.Raft.GetType() == raftpb.MsgApp {
+				return // a leader is believed: what it sends was checked before it was proposed
+			}
+			n.Peer(l.now, from, m)
+		}
+		if r := n.Ready(l.now); r.Stop != nil {
+			t.Fatal(r.Stop)
+		}
+		n.Tick(l.now)
 	})
 }
 
