@@ -117,7 +117,7 @@ func (n *Node) controlSettled(v *volume, c *pendingControl, ok bool) {
 		n.adminEnd(*c.admin, AdminReply{Volume: v.id, Err: refusal(c.done.Result, &v.target.Control)})
 	} else {
 		f := aoe.AppendControlReply(n.header(replyRoom(v)), c.frame, v.macs[c.path], &v.target.Identity, &v.target.Control, c.done.Result)
-		n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: int(c.path), Header: f}})
+		n.tx.answers = append(n.tx.answers, answer{v: v, frame: TxFrame{Path: int(c.path), Header: f}})
 	}
 	if c.done.Result.OK() && !c.done.Repeated {
 		n.stageBeacons(v) // others may look at the config string (facts: S5)

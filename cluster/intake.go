@@ -105,7 +105,7 @@ func (n *Node) handle(v *volume, r *aoe.Request, f *SANFrame) {
 	}
 	switch act.Kind {
 	case aoe.ActionReply:
-		n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: f.Path, Header: act.Reply}})
+		n.tx.answers = append(n.tx.answers, answer{v: v, frame: TxFrame{Path: f.Path, Header: act.Reply}})
 	case aoe.ActionRead, aoe.ActionWrite, aoe.ActionVerify, aoe.ActionFlush, aoe.ActionControl:
 		switch {
 		case !v.opened:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"clade/aoe"
@@ -555,11 +554,6 @@ func (l *lab) answersSince(atNs int64, slot uint8) []raid.NodeID {
 		}
 	}
 	return out
-}
-
-// said reports whether a node has reported an event with this text.
-func (b *box) said(text string) bool {
-	return slices.ContainsFunc(b.events, func(e Event) bool { return strings.Contains(e.Text, text) })
 }
 
 // station is an initiator.

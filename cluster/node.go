@@ -63,6 +63,7 @@ type Node struct {
 	wasLeader raid.NodeID
 	wasValid  bool
 	stats     Stats
+	latencies Latencies
 }
 
 // Stats counts what a node has done and dropped. Counters only grow.

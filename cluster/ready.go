@@ -20,8 +20,10 @@ type handed struct {
 
 // answer is a staged frame of a volume.
 type answer struct {
-	v     *volume
-	frame TxFrame
+	v       *volume
+	latency *Latency // nil: not counted
+	rxNs    int64    // when the request came
+	frame   TxFrame
 }
 
 // Ready returns the effects since the last call. nowNs must have been read after the last input returned: for every answer
@@ -38,6 +40,9 @@ func (n *Node) Ready(nowNs int64) *Ready {
 			continue
 		}
 		n.stats.FramesOut++
+		if a.latency != nil {
+			a.latency.observe(nowNs - a.rxNs)
+		}
 		n.ready.Frames = append(n.ready.Frames, a.frame)
 	}
 	clear(n.tx.answers)

@@ -35,6 +35,17 @@ func TestAVolumeIsCreatedDiscoveredWrittenAndRead(t *testing.T) {
 	if got := s.read(1, 16); got != 0 {
 		t.Errorf("a block never written reads %#x", got)
 	}
+	took := l.server(1).node.Latencies()
+	if reads, writes := took.Read.count(), took.Write.count(); reads != 2 || writes != 1 || took.Write.SumNs <= 0 || took.Write.SumNs > second {
+		t.Errorf("%d reads and %d writes, which took %d ns, are in the latencies", reads, writes, took.Write.SumNs)
+	}
+}
+
+func (l *Latency) count() (sum uint64) {
+	for _, n := range l.Counts {
+		sum += n
+	}
+	return sum
 }
 
 func TestAProvenDeathFailsOverWithoutLeaseWait(t *testing.T) {

@@ -13,6 +13,7 @@ type token struct {
 	epoch  raid.Epoch
 	kind   aoe.ActionKind
 	path   uint8
+	rxNs   int64
 	header aoe.ATAHeader
 	ctl    *pendingControl // ActionControl
 	next   int             // free list
@@ -68,7 +69,7 @@ func (n *Node) submit(v *volume, r *aoe.Request, f *SANFrame, act *aoe.Action) {
 	i := n.tokens.take()
 	t := &n.tokens.rows[i]
 	t.v, t.epoch, t.kind, t.path = v, v.cfgEpoch, act.Kind, uint8(f.Path)
-	t.header = aoe.ATAHeader(f.Data)
+	t.rxNs, t.header = f.RxNs, aoe.ATAHeader(f.Data)
 	io := raid.IO{Token: uint64(i), Offset: act.LBA * raid.SectorBytes, Bytes: act.Sectors * raid.SectorBytes}
 	switch act.Kind {
 	case aoe.ActionFlush:
@@ -117,7 +118,7 @@ func (n *Node) finishIO(v *volume, c raid.Completion) {
 		}
 	}
 	h := aoe.AppendATAReply(n.header(aoe.FrameBytesMin), &t.header, self, &v.target.Identity, status, errReg, payload != nil)
-	n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: int(t.path), Header: h, Payload: payload}})
+	n.tx.answers = append(n.tx.answers, answer{v: v, latency: n.latencies.of(t.kind), rxNs: t.rxNs, frame: TxFrame{Path: int(t.path), Header: h, Payload: payload}})
 }
 
 // answerForward answers a write of the former epoch that this owner kept, if this node received its Prepare itself and lately:
@@ -129,7 +130,7 @@ func (n *Node) answerForward(v *volume, f raid.RolledForward) {
 	}
 	n.stats.RolledForward++
 	h := aoe.AppendATAReply(nil, &f.Req.Header, v.macs[f.Req.Path], &v.target.Identity, aoe.StatusReady, 0, false)
-	n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: int(f.Req.Path), Header: h}})
+	n.tx.answers = append(n.tx.answers, answer{v: v, frame: TxFrame{Path: int(f.Req.Path), Header: h}})
 }
 
 // ownerEventText is what an operator reads of an owner's event.

@@ -292,7 +292,7 @@ func (n *Node) stageBeacons(v *volume) {
 	for p, self := range v.macs {
 		for _, dst := range to {
 			f := aoe.AppendBeacon(nil, self, dst, &v.target.Identity, &v.target.Control)
-			n.tx.answers = append(n.tx.answers, answer{v, TxFrame{Path: p, Header: f}})
+			n.tx.answers = append(n.tx.answers, answer{v: v, frame: TxFrame{Path: p, Header: f}})
 		}
 	}
 }

@@ -151,6 +151,7 @@ func (r *Runtime) collect() []prometheus.Metric {
 		gauge("clade_raft_applied", "Index of the last applied entry.", float64(r.node.Group().Applied())),
 	}
 	out = append(out, r.collectVolumes()...)
+	out = append(out, collectLatencies(r.node.Latencies())...)
 	for _, p := range r.ports {
 		if p.port == nil {
 			continue

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -59,7 +58,7 @@ func TestMain(m *testing.M) {
 func binary(t testing.TB) string {
 	t.Helper()
 	program.once.Do(func() {
-		if program.dir, program.err = os.MkdirTemp("", "clade-lab-"); program.err != nil {
+		if program.dir, program.err = os.MkdirTemp("", "clade-lab-"); program.err != nil { //nolint:usetesting // one for all tests
 			return
 		}
 		program.path = filepath.Join(program.dir, "clade")
@@ -81,7 +80,7 @@ func newLab(t testing.TB, spec Spec) *Lab {
 		missing(t, "root, for network namespaces")
 	}
 	spec.Binary, spec.Held = binary(t), true
-	dir, err := os.MkdirTemp("", "cl-")
+	dir, err := os.MkdirTemp("", "cl-") //nolint:usetesting // its name is the lab's, and short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,18 +217,6 @@ func (v *verifyingLoad) stop() *load.Summary {
 	}
 	v.t.Logf("history checked in %s", time.Since(began).Round(time.Millisecond))
 	return v.sum
-}
-
-// without returns the names of all nodes but one.
-func (l *Lab) without(name string) []string {
-	var out []string
-	for i := range l.Nodes {
-		if l.Nodes[i].Name != name {
-			out = append(out, l.Nodes[i].Name)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // clientOf starts one initiator.
