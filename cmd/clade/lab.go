@@ -174,14 +174,14 @@ func (o *labOptions) faultCommand() *cobra.Command {
                       that it is dead, and exits. With --all-processes both are
                       killed: a machine's death, which nobody can prove
   stop, cont          SIGSTOP and SIGCONT of all its processes
-  restart             start it again when it is dead
+  restart             start it again; with all: those that are dead
   cut-san             pull its SAN cables
   cut-cluster         pull its cluster cable
   cut-san-oneway      it hears nothing on the SAN, but can send
   cut-cluster-oneway  the same on the cluster network
   heal                take all cuts back
-  powerloss           SIGKILL of everything; what was not synced is lost
-                      (needs a lab made with --volatile-cache)`,
+  powerloss           SIGKILL of everything; in a lab made with --volatile-cache
+                      what was not synced is lost, too`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fault := lab.Fault(args[0])
@@ -197,6 +197,9 @@ func (o *labOptions) faultCommand() *cobra.Command {
 			}
 			if err := l.Do(fault, args[1]); err != nil {
 				return err
+			}
+			if fault == lab.FaultPowerLoss && !l.Spec.VolatileCache {
+				fmt.Fprintln(cmd.ErrOrStderr(), "lab: the kernel keeps what the nodes wrote, synced or not: a lab made with --volatile-cache loses it")
 			}
 			if !o.json {
 				return nil

@@ -20,7 +20,7 @@ const (
 	FaultStop             Fault = "stop"               // SIGSTOP of all its processes: a machine that pauses
 	FaultCont             Fault = "cont"               // SIGCONT
 	FaultRestart          Fault = "restart"            // starts it if it does not run
-	FaultPowerLoss        Fault = "powerloss"          // SIGKILL of everything; unsynced bytes are lost (needs Spec.VolatileCache)
+	FaultPowerLoss        Fault = "powerloss"          // SIGKILL of everything; with Spec.VolatileCache, unsynced bytes are lost too
 	FaultCutSAN           Fault = "cut-san"            // pulls its SAN cables: no carrier
 	FaultCutCluster       Fault = "cut-cluster"        // pulls its cluster cable
 	FaultCutSANOneway     Fault = "cut-san-oneway"     // it can send on the SAN, but hears nothing; the carrier stays
@@ -56,16 +56,17 @@ func (l *Lab) Do(f Fault, node string) error {
 	}
 	switch f {
 	case FaultKillAll, FaultPowerLoss:
-		return l.doPowerLoss(f, hit)
+		return l.endAtOnce(hit)
 	}
 	var errs []error
 	for _, i := range hit {
-		errs = append(errs, l.doOne(f, i))
+		errs = append(errs, l.doOne(f, i, node))
 	}
 	return errors.Join(errs...)
 }
 
-func (l *Lab) doOne(f Fault, i int) error {
+// doOne lets a fault happen to node i, which was asked for as node: by its name, or as AllNodes.
+func (l *Lab) doOne(f Fault, i int, node string) error {
 	name := l.Nodes[i].Name
 	switch f {
 	case FaultKill:
@@ -80,6 +81,9 @@ func (l *Lab) doOne(f Fault, i int) error {
 			return err
 		}
 		if len(ps) > 0 {
+			if node == AllNodes {
+				return nil
+			}
 			return fmt.Errorf("lab: %s runs already (process %d)", name, ps[0].Pid)
 		}
 		return l.Serve(i)
@@ -110,10 +114,7 @@ func (l *Lab) killWorker(i int) error {
 	return l.signal(n.Name, worker, unix.SIGKILL)
 }
 
-func (l *Lab) doPowerLoss(f Fault, hit []int) error {
-	if f == FaultPowerLoss && !l.Spec.VolatileCache {
-		return fmt.Errorf("lab %s: power loss needs disks that lose what was not synced: make the lab with --volatile-cache", l.Spec.Name)
-	}
+func (l *Lab) endAtOnce(hit []int) error {
 	// All are stopped first: a guardian must not tell of a death that it would not have survived, and no node may go on while
 	// the next one is looked for.
 	if err := l.signalAll(hit, unix.SIGSTOP); err != nil {

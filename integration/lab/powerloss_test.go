@@ -24,6 +24,26 @@ func TestPowerLossOfAll(t *testing.T) {
 	v.stop()
 }
 
+// TestPowerLossOfPersistentDisks: also where the kernel keeps what was written, a power loss ends every process of all nodes at
+// once, and a restart of all starts those that are dead.
+func TestPowerLossOfPersistentDisks(t *testing.T) {
+	l := newLab(t, Spec{Nodes: 3})
+	h := openHost(t, l)
+	v := startLoad(t, h, l, 1, nil)
+	v.progress(300)
+	must(t, l.Do(FaultPowerLoss, AllNodes))
+	for i := range l.Nodes {
+		if ps, err := l.processesOf(l.Nodes[i].Name); err != nil || len(ps) > 0 {
+			t.Fatalf("%s still runs: %v, %v", l.Nodes[i].Name, ps, err)
+		}
+	}
+	must(t, l.Do(FaultRestart, l.Nodes[1].Name))
+	must(t, l.Do(FaultRestart, AllNodes))
+	v.progress(300)
+	healthyAgain(t, l)
+	v.stop()
+}
+
 // TestPowerLossOfOne: a node that lost what it had not synced, and only that, is brought up to date when it returns.
 func TestPowerLossOfOne(t *testing.T) {
 	l := newLab(t, Spec{Nodes: 3, VolatileCache: true})
