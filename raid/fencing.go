@@ -129,7 +129,7 @@ func reconcile(v *Volume, reports []diskReport) *choice {
 			}
 		}
 	}
-	if !v.Forced {
+	if !v.Forced && !mutated("C15a") {
 		c.liars = liars(v, in, c.c0)
 	}
 	f1, f2 := DiskSet{}, DiskSet{}
@@ -146,7 +146,7 @@ func reconcile(v *Volume, reports []diskReport) *choice {
 		return nil
 	}
 	c.f, c.end = f1, endOf(v, in, f1, c.c0)
-	if len(f2) < len(f1) && v.EveryExtentKeeps(f2) {
+	if len(f2) < len(f1) && v.EveryExtentKeeps(f2) && !mutated("C15b") {
 		// A disk whose host rebooted may have lost a cache: leave it out rather than cut what others kept (B: C15b).
 		if end := endOf(v, in, f2, c.c0); end > c.end {
 			c.f, c.end = f2, end

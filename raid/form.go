@@ -1,6 +1,9 @@
 package raid
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // fullCover is the mask of a block whose eight sectors are all overwritten.
 const fullCover = 0xFF
@@ -280,7 +283,7 @@ func (o *Owner) partsOf(b *batch) DiskSet {
 	var parts []DiskID
 	for _, br := range b.rows {
 		for role, block := range br.fresh {
-			if block == nil {
+			if block == nil || mutated("C24b") && role >= o.v.Layout.K && slices.Equal(block, br.row.latest(role)) {
 				continue
 			}
 			d := o.geo.placement(br.row.key, role).Disk
@@ -303,6 +306,9 @@ func (o *Owner) sendBatch(b *batch) {
 	}
 	recs := make([]*Record, len(b.parts))
 	for i := range recs {
+		if mutated("C24a") {
+			bid = o.newBID()
+		}
 		recs[i] = &Record{Epoch: o.epoch, Seq: b.seq, BID: bid, Commit: o.commit, Parts: b.parts, Reqs: reqs}
 	}
 	for _, br := range b.rows {

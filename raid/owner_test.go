@@ -475,7 +475,7 @@ func (h *history) heal() {
 		h.t.Fatalf("not healthy after the faults have ended: in-sync %v, status %+v, suspended %q", h.v.InSync(), w.o.Status(), w.o.Status().Suspended)
 	}
 	h.readBack(w)
-	h.checkParity()
+	parityFits(h.t, h.v, h.disks, h.current().o.Status().Commit)
 }
 
 func (h *history) readBack(w *world) {
@@ -496,24 +496,24 @@ func (h *history) readBack(w *world) {
 	}
 }
 
-// checkParity applies everything and compares every row's parity with its data.
-func (h *history) checkParity() {
-	for _, m := range h.disks {
-		m.ApplyAll(h.current().o.Status().Commit)
+// parityFits applies everything and compares every row's parity with its data.
+func parityFits(t testing.TB, v *Volume, disks []*raidtest.Disk, commit Seq) {
+	for _, m := range disks {
+		m.ApplyAll(commit)
 	}
-	c := NewCoder(h.v.Layout)
-	g := NewGeometry(h.v)
-	for ext := range h.v.Extents {
+	c := NewCoder(v.Layout)
+	g := NewGeometry(v)
+	for ext := range v.Extents {
 		for no := range uint32(BlocksPerRegion) {
 			var shards, want [][]byte
-			for role := range h.v.Layout.Width() {
+			for role := range v.Layout.Width() {
 				p := g.BlockPlacement(uint32(ext), no, role)
-				b := h.disk(p.Disk).BlockNow(uint32(ext), no, p.Gen)
+				b := disks[p.Disk-1].BlockNow(uint32(ext), no, p.Gen)
 				if b == nil { // a bad block that nobody has read yet
 					return
 				}
 				shards = append(shards, b)
-				if role >= h.v.Layout.K {
+				if role >= v.Layout.K {
 					b = make([]byte, BlockBytes)
 				}
 				want = append(want, b)
@@ -521,7 +521,7 @@ func (h *history) checkParity() {
 			c.Encode(want)
 			for role := range want {
 				if !slices.Equal(want[role], shards[role]) {
-					h.t.Fatalf("extent %d row %d: parity %d does not fit the data", ext, no, role)
+					t.Fatalf("extent %d row %d: parity %d does not fit the data", ext, no, role)
 				}
 			}
 		}

@@ -23,6 +23,8 @@ type Disk struct {
 	place                 map[blockKey][]byte
 	rseq                  map[regionAt]raid.Seq
 	bad                   map[blockKey]bool
+	boots, bootStart      byte
+	trusting              bool
 }
 
 type regionAt struct{ ext, region uint32 }
@@ -87,8 +89,10 @@ func (m *Disk) Handle(r *raid.DiskRequest) *raid.DiskReply {
 	case raid.ReqRegions:
 		m.regions(r, rep)
 	case raid.ReqWipe:
+		was := *m
 		*m = *New(m.id)
 		m.fence, m.start, m.stream = r.Epoch, r.Epoch, r.Stream
+		m.boots, m.bootStart, m.trusting = was.boots, was.bootStart, was.trusting
 		rep.Kind = raid.RepWiped
 	case raid.ReqRead:
 		return m.read(r, rep)
@@ -97,7 +101,8 @@ func (m *Disk) Handle(r *raid.DiskRequest) *raid.DiskReply {
 }
 
 func (m *Disk) report() *raid.Report {
-	out := &raid.Report{Start: m.start, Commit: m.commit, Applied: m.applied, EndSeq: m.endseq(), Base: m.base, Damaged: m.damaged}
+	out := &raid.Report{Start: m.start, Commit: m.commit, Applied: m.applied, EndSeq: m.endseq(), Base: m.base, Damaged: m.damaged,
+		BootStart: raid.BootID{m.bootStart}, BootNow: raid.BootID{m.boots}}
 	for _, rec := range m.log {
 		if rec.Seq > m.applied {
 			out.Records = append(out.Records, raid.RecordID{Epoch: rec.Epoch, Seq: rec.Seq, BID: rec.BID, Parts: rec.Parts, Reqs: rec.Reqs})
@@ -117,7 +122,7 @@ func (m *Disk) doStart(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply
 			return rec.Epoch >= m.start && closed && rec.Seq > end
 		})
 		m.commit = max(m.commit, r.End)
-		m.fence, m.start = r.Epoch, r.Epoch
+		m.fence, m.start, m.bootStart = r.Epoch, r.Epoch, m.boots
 	case r.Stream > m.stream:
 		m.damaged = m.damaged || m.endseq() < r.Acked
 	default:
@@ -177,7 +182,7 @@ func (m *Disk) fill(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
 				newer = newer || rec.Seq > r.S && keyOf(b).region() == reg
 			}
 		}
-		if newer {
+		if newer && !m.trusting {
 			rep.Kind, rep.Nack, rep.Err = raid.RepNack, raid.NackRefused, "newer"
 			return rep
 		}
@@ -292,4 +297,16 @@ func (m *Disk) ApplyAll(commit raid.Seq) {
 // BlockNow returns a block's newest bytes, nil if it is unreadable.
 func (m *Disk) BlockNow(extent, no uint32, gen uint64) []byte {
 	return m.block(blockKey{extent, no, gen}, 1<<62)
+}
+
+// Trust makes the disk take every Fill, also one that is older than what it holds: the owner's order has to suffice.
+func (m *Disk) Trust() { m.trusting = true }
+
+// LoseTail is a power loss after which the drive has lost what it said was durable: records from seq n on, and the commit
+// point with them.
+func (m *Disk) LoseTail(n raid.Seq) {
+	m.boots++
+	m.stream = 0
+	m.commit = min(m.commit, n-1)
+	m.log = slices.DeleteFunc(m.log, func(r *raid.Record) bool { return r.Seq >= n })
 }
