@@ -83,7 +83,7 @@ func (o *Owner) copyRead(out *readOut, r *DiskReply) {
 		return
 	}
 	c.wait--
-	if len(r.Blocks) != int(c.count) || r.R > c.s {
+	if len(r.Blocks) != int(c.count) || r.R > c.s && !mutated("READ_MIX") {
 		c.lost = c.lost.with(out.role)
 	} else {
 		c.got[out.role] = r.Blocks
@@ -134,6 +134,9 @@ func (o *Owner) sendFill(c *copyJob) {
 	req := &DiskRequest{Kind: ReqFill, ID: o.newID(), S: c.s, R: c.s, Extent: c.key.ext, Gen: gen, Region: c.key.region}
 	if c.join != nil {
 		req.R = min(max(c.join.changed[c.key], c.join.touched[c.key]), c.s) // a damaged page answers the largest seq
+	}
+	if mutated("C16b") {
+		req.R = 0
 	}
 	shards := make([][]byte, o.v.Layout.Width())
 	for _, no := range c.blocks() {

@@ -218,6 +218,7 @@ func (o *Owner) Take() *Effects {
 	if o.state == OwnerDead {
 		o.deadStep()
 	}
+	disorder(o)
 	o.fx, o.spare = o.spare, o.fx
 	o.fx.reset()
 	return &o.spare

@@ -188,7 +188,9 @@ func (o *Owner) lastFill(j *join) {
 	x := j.x
 	j.step, j.id = joinClosing, o.newID()
 	o.send(x, &DiskRequest{Kind: ReqFill, ID: j.id, S: o.commit, Last: true})
-	x.prev = max(x.prev, o.commit) // or the chain would break at the next Prepare (B: L10)
+	if !mutated("L10") {
+		x.prev = max(x.prev, o.commit) // or the chain would break at the next Prepare (B: L10)
+	}
 	if mutated("ADMIT_EARLY") {
 		j.step = joinCatching
 	}

@@ -259,6 +259,13 @@ func (tr *trace) until(what string, ok func() bool) {
 	}
 }
 
+// applyOn lets a disk write in place what it knows to be committed.
+func (tr *trace) applyOn(d DiskID) {
+	for range 100 {
+		tr.disk(d).ApplyOne()
+	}
+}
+
 func (tr *trace) inSync(disks ...DiskID) bool {
 	return slices.Equal(tr.v.InSync(), NewDiskSet(disks...))
 }
