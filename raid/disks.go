@@ -207,7 +207,7 @@ func (o *Owner) tellCommit() {
 		if !x.started || !x.inW && !x.inJ || x.told >= o.commit {
 			continue
 		}
-		if o.now-o.commitMoved >= o.cfg.CommitIdleNs || x.used > x.quota/2 {
+		if (o.now-o.commitMoved >= o.cfg.CommitIdleNs || x.used > x.quota/2) && !mutated("L4") {
 			o.sendCommit(x)
 		}
 	}

@@ -3,6 +3,7 @@
 package raid_test
 
 import (
+	"flag"
 	"fmt"
 	"testing"
 
@@ -47,6 +48,43 @@ func TestMutations(t *testing.T) {
 				t.Fatal("not noticed")
 			}
 			t.Log(why)
+		})
+	}
+}
+
+// seen are the rules whose absence histories meet by chance, too.
+var seen = []string{"KEEP_UNREACHED", "ACK_EARLY", "ADMIT_EARLY", "READ_UNCOMMITTED"}
+
+var measure = flag.Bool("measure", false, "for every rule, count the histories that notice its absence")
+
+// TestMutationHistories shows that histories find rules missing that nobody has told them about.
+func TestMutationHistories(t *testing.T) {
+	names := seen
+	if *measure {
+		names = nil
+		for _, s := range stories {
+			names = append(names, s.rule)
+		}
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			defer Mutate("")
+			n := 0
+			for seed := uint64(1); seed <= uint64(*seedsFlag); seed++ {
+				Mutate(name)
+				why := fails(t, func(t testing.TB) { newHistory(t, seed).live() })
+				if why == "" {
+					continue
+				}
+				if n++; !*measure {
+					t.Logf("seed %d: %s", seed, why)
+					return
+				}
+			}
+			t.Logf("%d of %d histories", n, *seedsFlag)
+			if n == 0 && !*measure {
+				t.Errorf("not noticed in %d histories", *seedsFlag)
+			}
 		})
 	}
 }

@@ -261,7 +261,7 @@ func (o *Owner) die(why string) {
 // deadStep proposes Release until it is applied or void: whoever turns DEAD while Raft says that he owns the volume must, or
 // nobody could ever take it over while his term lives (B: L9).
 func (o *Owner) deadStep() {
-	if o.v.Epoch != o.epoch || o.v.Owner != o.cfg.Node || o.v.Released >= o.epoch {
+	if o.v.Epoch != o.epoch || o.v.Owner != o.cfg.Node || o.v.Released >= o.epoch || mutated("L9") {
 		return
 	}
 	if o.proposed && o.proposal.Kind == CmdRelease && o.now-o.proposedNs < 300*ms {

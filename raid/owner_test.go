@@ -538,6 +538,11 @@ func run(t testing.TB, seed uint64) {
 			t.Logf("replay: go test ./raid -run TestHistories -seed %d", seed)
 		}
 	}()
+	h.live()
+}
+
+// live is the whole history.
+func (h *history) live() {
 	h.takeover()
 	for range 6000 {
 		h.stepOnce()
