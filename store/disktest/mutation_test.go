@@ -66,6 +66,7 @@ func TestMutations(t *testing.T) {
 		{"C25", applyWaits},
 		{"C26", fenceFell},
 		{"C27", shardMissing},
+		{"L12", pinnedRecords},
 		{"TRUST_ONE_PAGE", lostPage},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -100,7 +100,9 @@ func TestFlood(t *testing.T) {
 }
 
 // A volume whose owner hangs with uncommitted records keeps them, for ever, and costs the others nothing (B: L4, L12).
-func TestPinnedRecords(t *testing.T) {
+func TestPinnedRecords(t *testing.T) { pinnedRecords(t) }
+
+func pinnedRecords(t testing.TB) {
 	dev := memory()
 	r := newRig(t, dev)
 	r.create(1)
