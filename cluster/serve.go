@@ -110,6 +110,10 @@ func (n *Node) finishIO(v *volume, c raid.Completion) {
 	switch c.Kind {
 	case raid.DoneDropped, raid.DoneMuted:
 		return
+	case raid.DoneWrite:
+		if mutated("L11") && n.now-t.rxNs > IntakeAgeNs {
+			return
+		}
 	case raid.DoneUnreadable:
 		status, errReg = aoe.StatusError, aoe.ErrRegUNC
 	case raid.DoneRead:
@@ -125,7 +129,7 @@ func (n *Node) finishIO(v *volume, c raid.Completion) {
 // the initiator need not wait for its time-out (A.4.12).
 func (n *Node) answerForward(v *volume, f raid.RolledForward) {
 	at, ok := n.received(v.id, f.ID)
-	if !ok || int64(f.Req.AgeUs)*1000+n.now-at > IntakeAgeNs || int(f.Req.Path) >= len(v.macs) {
+	if !ok || int64(f.Req.AgeUs)*1000+n.now-at > IntakeAgeNs && !mutated("C31_LATE") || int(f.Req.Path) >= len(v.macs) {
 		return
 	}
 	n.stats.RolledForward++

@@ -214,7 +214,9 @@ func (c *NodeBoot) apply(s *State, h Header) Result {
 			return void("cluster address %s is %w by node %q", o.Addr, ErrExists, o.Name)
 		}
 	}
-	n.Term++
+	if !c.Proof || !mutated("C3") {
+		n.Term++
+	}
 	n.Held = true
 	n.Addr, n.Host, n.MaxFeature, n.SANPaths = c.Info.Addr, c.Info.Host, c.Info.MaxFeature, c.Info.SANPaths
 	n.ClockMark = 0 // its host's clock may have begun anew

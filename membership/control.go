@@ -65,10 +65,13 @@ func (c *Control) apply(s *State, h Header) Result {
 		if d.Src != c.Req.Src {
 			continue
 		}
-		if mine++; d.Vol == c.Vol && d.Tag == c.Req.Tag && d.Digest == c.Req.Digest {
+		if mine++; !mutated("C20") && d.Vol == c.Vol && d.Tag == c.Req.Tag && d.Digest == c.Req.Digest {
 			out := repeated(v.Control, c.Req, d)
 			return Result{Volume: c.Vol, Control: &out}
 		}
+	}
+	if mutated("C20_QUOTA") {
+		mine = 0
 	}
 	if mine >= maxDedupePerMAC || len(s.Dedupe) >= maxDedupe { // of young entries: not executed, since it could not be remembered
 		return Result{Volume: c.Vol, Control: &ControlOutcome{Silent: true}}
