@@ -41,7 +41,7 @@ mutations: ## switch the protocol's rules off one by one: the tests must notice 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	@set -e; $(GO) list ./... | while read -r p; do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$p; done; done
 
 model: ## the Spin model: the protocol holds, each seeded bug is found (needs spin and gcc)
 	docs/model/check.sh quick

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -57,9 +56,14 @@ func (b *ByteSize) UnmarshalText(text []byte) error {
 // MarshalText writes the size with a binary unit.
 func (b ByteSize) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// String returns the size with a binary unit.
+// String returns the size, exactly, with the largest binary unit that divides it.
 func (b ByteSize) String() string {
-	return strings.ReplaceAll(humanize.IBytes(uint64(b)), " ", "")
+	units := []string{"", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	n, i := uint64(b), 0
+	for n > 0 && n%1024 == 0 && i < len(units)-1 {
+		n, i = n/1024, i+1
+	}
+	return strconv.FormatUint(n, 10) + units[i]
 }
 
 // Duration is a time.Duration, written in TOML as "50ms".

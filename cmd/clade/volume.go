@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -101,12 +102,21 @@ func (f *createFlags) command(cmd *cobra.Command) (*membership.Create, error) {
 	if size%raid.BlockBytes != 0 {
 		return nil, wrongUsage(cmd, "--size %s is no multiple of 4KiB", f.size)
 	}
+	if extent%(1<<20) != 0 || extent>>20 > math.MaxUint32 {
+		return nil, wrongUsage(cmd, "--extent %s: want a multiple of 1MiB, as in 1GiB", f.extent)
+	}
+	if unit > raid.RegionBytes {
+		return nil, wrongUsage(cmd, "--unit %s: want a power of two from 4KiB to 1MiB", f.unit)
+	}
 	c := &membership.Create{Slot: uint8(f.slot), Name: f.name, SizeBytes: size, Layout: raid.Layout{K: data, M: parity, UnitBytes: int(unit)},
 		ExtentMiB: uint32(extent >> 20), Domain: membership.FailureDomain(f.domain), Strict: f.strict, Identity: membership.Identity{Serial: f.serial}}
 	if c.Name == "" {
 		c.Name = fmt.Sprintf("vol%d", f.slot)
 	}
 	for _, d := range f.disks {
+		if d > math.MaxUint32 {
+			return nil, wrongUsage(cmd, "--disks: there is no disk %d", d)
+		}
 		c.Disks = c.Disks.With(raid.DiskID(d))
 	}
 	return c, nil
