@@ -67,6 +67,7 @@ func TestMutations(t *testing.T) {
 		{"C26", fenceFell},
 		{"C27", shardMissing},
 		{"L12", pinnedRecords},
+		{"WIPE_TORN", largeShard},
 		{"TRUST_ONE_PAGE", lostPage},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -484,7 +484,9 @@ func applyWaits(t testing.TB) {
 }
 
 // While a large shard is made or wiped, other volumes of the disk go on; what is asked for is answered when it is durable.
-func TestLargeShard(t *testing.T) {
+func TestLargeShard(t *testing.T) { largeShard(t) }
+
+func largeShard(t testing.TB) {
 	dev := memory()
 	r := newRig(t, dev)
 	r.create(1)
