@@ -58,7 +58,8 @@
 //	S6  An empty or lost page is damage, never zeros (B: C27).
 //	    A page of which one copy is lost, not torn, is lost: the other may be the older one.
 //	S7  A failed write or sync is final: the disk answers NackGone to everything from then on.
-//	S8  Room in the journal is promised before anything is logged (room.go, B: L4, L12).
+//	S8  Room in the journal is promised before anything is logged; the quotas that owners were told are in sum less than the journal
+//	    can hold back, whatever volumes came and went since (room.go, B: L4, L12).
 //	S9  Before the first page of a Wipe is made anew the volume is damaged, durably; the Wipe's entry ends that.
 //	S10 Every group after a checkpoint is of the life that wrote it; a life begins with a checkpoint before it appends anything.
 package store

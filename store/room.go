@@ -23,17 +23,34 @@ func (j *journal) groupBytesMax() int64 { return max(j.size/16, raid.RegionBytes
 
 func (j *journal) reserve() int64 { return j.size / 32 }
 
-// pinnedBytesMax bounds all volumes' records above the commit point (B: L12).
+// pinnedBytesMax bounds all volumes' records above the commit point (B: L12). Once they have been copied forward, they and room
+// for another copy, with three groups of the largest size and the reserve, are less than the journal.
 func (j *journal) pinnedBytesMax() int64 {
 	if j.size < 16<<20 {
-		return j.size / 8
+		return j.size * 3 / 16
 	}
-	return j.size / 4
+	return j.size * 5 / 16
 }
 
-// quota is how many bytes of records above the durable commit point a volume may have here.
-func (d *Disk) quota() uint64 {
-	return uint64(d.jrn.pinnedBytesMax()) / uint64(max(len(d.vols), 4))
+const (
+	quotaVolumesMin = 4   // a disk's first volumes have equal quotas
+	quotaVolumesMax = 256 // DESIGN section 6
+	quotaDivisor    = 6   // see quota
+)
+
+// quota is how many bytes of records above the durable commit point a volume may have here, as told to its owner while the disk has
+// this many volumes. What was told is never taken back: the owner may have used it up, and the disk may have been opened again since.
+//
+// The sum of all that was told stays below pinnedBytesMax, in whatever order volumes came and went: of those that are still here at
+// most n were told when there were at most n. So the n-th largest quota is at most quota(n), and the sum is at most the sum of
+// quota(n) over all n: 1 + (H(256) - H(4)) + 1/2 = 5.5 sixths of pinnedBytesMax, H the harmonic numbers.
+func (j *journal) quota(volumes int) uint64 {
+	n := int64(max(volumes, quotaVolumesMin))
+	q := j.pinnedBytesMax() / quotaDivisor / n
+	if n > quotaVolumesMax {
+		q = q * quotaVolumesMax / n * quotaVolumesMax / n
+	}
+	return uint64(max(q, 1)) // 0 would be none: no owner has more than one record above a quota that is too small for it
 }
 
 // journalBytes is an upper bound of what a request takes in the journal, but for the page that begins a group.

@@ -148,7 +148,7 @@ func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 			return nil
 		}
 		rep := d.reply(r, raid.RepStarted)
-		rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = v.durableEnd(), v.damaged, v.durable, d.quota()
+		rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = v.durableEnd(), v.damaged, v.durable, d.jrn.quota(len(d.vols))
 		v.acked, v.told = rep.EndSeq, rep.Commit
 		return []raid.DiskReply{rep}
 	})

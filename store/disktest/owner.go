@@ -206,7 +206,7 @@ func (h *History) write(v *volume) error {
 	if h.rng.IntN(10) == 0 {
 		n = 20 + h.rng.IntN(100)
 	}
-	if !out && v.credit() < (n+3)*raid.BlockBytes {
+	if free := v.credit(); !out && free < (n+3)*raid.BlockBytes && free < int(v.quota) { // one record may always be under way
 		return h.commit(v)
 	}
 	if away {
