@@ -22,6 +22,7 @@ type hostDisk struct {
 	dev         *disktest.Device
 	gate        *gate
 	slow        int64 // factor on all times
+	rottenImage bool
 }
 
 // errCrashed is what a device answers to a process that is dead already, errGone what one answers that has been pulled out.
@@ -134,22 +135,37 @@ func (d *hostDisk) check() {
 	w.stats.diskChecks++
 }
 
-// rot damages sectors: silently, or so that they cannot be read. Most lie in the data of shards, some in checksum pages and
-// in the journal.
+// rot damages sectors: silently, or so that they cannot be read. Most lie in the data of shards, some in checksum pages, in the
+// journal and in the images of the state.
 func (d *hostDisk) rot(r random) {
-	const meta = 2*4096 + 2<<20
-	off := int64(meta + journalBytes)
-	switch r.IntN(10) {
+	areas, err := store.Areas(d.dev)
+	if err != nil {
+		return // both superblocks are gone already
+	}
+	a := areas.Data
+	switch r.IntN(20) {
 	case 0:
-		off = meta + r.Int64N(1<<20)
+		if d.rottenImage { // one copy of two: without any the disk is lost for good, and an operator would have to replace it
+			return
+		}
+		d.rottenImage = true
+		a = areas.Image
 	case 1, 2:
-		off += r.Int64N(64 * 8192)
-	default:
-		off += int64(d.capacityMiB)*8192 + r.Int64N(12<<20)
+		a = areas.Journal
+	case 3, 4, 5:
+		a = areas.Pages
+	}
+	// Shards are handed out from the front: that is where something is. The journal is used all round.
+	within := min(a.Bytes, 12<<20)
+	switch a {
+	case areas.Image:
+		within = min(a.Bytes, 64<<10)
+	case areas.Pages:
+		within = min(a.Bytes, 64*2*4096)
 	}
 	n := r.between(1, 64) * sectorBytes
-	off = min(off, d.dev.Size()-n) / sectorBytes * sectorBytes
-	if off < meta+journalBytes+int64(d.capacityMiB)*8192 || r.chance(0.5) { // journal or pages that cannot be read keep the disk from being opened
+	off := (a.Offset + r.Int64N(max(within-n, sectorBytes))) / sectorBytes * sectorBytes
+	if r.chance(0.5) {
 		d.dev.Rot(off, n)
 	} else {
 		d.dev.Latent(off, n)
@@ -238,7 +254,10 @@ func (d *driver) push(reqs ...*raid.DiskRequest) {
 			if d.streams == nil {
 				d.streams = map[raid.VolumeID]*raid.DiskRequest{}
 			}
-			d.streams[r.Vol] = r
+			// A former owner that wakes up sends a Start, too; the disk refuses it.
+			if was := d.streams[r.Vol]; was == nil || was.Epoch < r.Epoch || was.Epoch == r.Epoch && was.Stream < r.Stream {
+				d.streams[r.Vol] = r
+			}
 		}
 	}
 	d.queue = append(d.queue, reqs...)

@@ -8,13 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"clade/cluster"
 	"clade/membership"
 	"clade/raid"
 	"clade/store"
 )
 
 var (
-	mutationSeeds = flag.Int("mutation-seeds", 150, "seeds to try for each mutation")
+	mutationSeeds = flag.Int("mutation-seeds", 60, "seeds to try for each mutation")
+	mutationStart = flag.Uint64("mutation-start", 1, "the first of them")
 	mutationOnly  = flag.String("mutation", "", "only this mutation")
 )
 
@@ -29,8 +31,8 @@ type mutation struct {
 
 func setRaid(name string)       { raid.Mutate(name) }
 func setMembership(name string) { membership.Mutation = name }
-
-func setStore(name string) { store.Mutate(name) }
+func setCluster(name string)    { cluster.Mutate(name) }
+func setStore(name string)      { store.Mutate(name) }
 
 // mutations are the rules with a hook. Those that no seed can notice are listed in docs/testing.md with the reason.
 var mutations = []mutation{
@@ -60,6 +62,11 @@ var mutations = []mutation{
 	{name: "C15c", tweak: stressed, set: setStore, rule: "damage is no torn tail (A.3, C15)"},
 	{name: "C26", tweak: stressed, set: setStore, rule: "a disk remembers that it lied (A.3, C26)"},
 	{name: "C27", tweak: stressed, set: setStore, rule: "a live shard is never made anew silently (A.3, C27)"},
+	{name: "READ_ANY_OWNER", tweak: leased, set: setCluster, rule: "no answer without a lease (A.2, C14)"},
+	{name: "C3", tweak: leased, set: setMembership, rule: "a restart is another incarnation (A.1, C3)"},
+	{name: "C31", tweak: stressed, set: setCluster, rule: "frames from before the takeover are nobody's (A.4.12, C31)"},
+	{name: "C16b", tweak: stressed, set: setRaid, rule: "a Fill carries the region's seq (A.3, C16)"},
+	{name: "C15a", tweak: stressed, set: setRaid, rule: "liars are left out (A.4, C15)"},
 	{name: "FORGET_PROMISE", tweak: leased, set: setMembership, rule: "a voter is silent for Dmax after its start (A.2, C5)"},
 	{name: "FORGET_REVOKE", tweak: leased, set: setMembership, rule: "a revocation is durable (A.2, C5)"},
 	{name: "NOT_BINDING", tweak: leased, set: setMembership, rule: "a Yes to a revocation binds the voter (A.2, C5)"},
@@ -82,7 +89,7 @@ func TestMutations(t *testing.T) {
 			m.set(m.name)
 			seeds := m.first
 			for s := range *mutationSeeds {
-				seeds = append(seeds, uint64(s+1))
+				seeds = append(seeds, *mutationStart+uint64(s))
 			}
 			for _, seed := range seeds {
 				r := runSeed(t, seed, options{profile: m.tweak})
