@@ -50,6 +50,7 @@ type controlRequest struct {
 	text     string
 	startNs  int64
 	waiting  []controlCopy
+	copies   int // delivered
 	answered bool
 	firstNs  int64
 	won      bool
@@ -95,7 +96,7 @@ func requestBody(b []byte) (body string, sub byte, text string) {
 	return string(b[24:]), 0xff, ""
 }
 
-func (c *controlHistory) delivered(_ uint64, at int64, proc int, eligible bool, b []byte) {
+func (c *controlHistory) delivered(at int64, proc int, b []byte) {
 	body, sub, text := requestBody(b)
 	mac, tag := frameSrc(b), frameTag(b)
 	key := fmt.Sprintf("%x %08x %d %x", mac, tag, b[offCommand], body)
@@ -110,6 +111,7 @@ func (c *controlHistory) delivered(_ uint64, at int64, proc int, eligible bool, 
 		c.requests = append(c.requests, r)
 	}
 	c.reserved = c.reserved || r.command == cmdReserve && r.changes
+	r.copies++
 	r.waiting = append(r.waiting, controlCopy{at, proc})
 }
 
@@ -122,7 +124,7 @@ func (c *controlHistory) emitted(h *history, v *volumeHistory, at int64, proc in
 			h.fail("slot %d: config answer of %d bytes", v.slot, len(b))
 			return
 		}
-		h.same(fmt.Sprintf("slot %d buffer count, firmware word, sector count", v.slot), string(b[24:29]))
+		h.same(fmt.Sprintf("slot %d volume %d buffer count, firmware word, sector count", v.slot, v.vol), string(b[24:29]))
 		if frameDst(b) == broadcastMAC {
 			c.config = append(c.config, linOp{start: at, end: at, value: c.strings.id(text), label: "announcement"})
 			return
@@ -193,10 +195,27 @@ func (c *controlHistory) configAnswer(h *history, v *volumeHistory, r *controlRe
 		c.config = append(c.config, linOp{start: copyAt, end: at, value: mine, label: label + " (again)"})
 	default:
 		c.config = append(c.config, linOp{start: r.startNs, end: at, value: now, label: label})
+		if !r.answered && r.copies > 1 && now != mine {
+			c.config = append(c.config, c.earlier(r, mine, at, label))
+		}
 	}
 	if !r.answered {
 		r.answered, r.firstNs, r.won = true, at, !failed
 	}
+}
+
+// earlier is what a former copy of a request may have done whose answer got lost: it won, another has changed the state since, and
+// so a later copy is told what holds now (B: C20).
+func (c *controlHistory) earlier(r *controlRequest, mine uint64, at int64, label string) linOp {
+	op := linOp{start: r.startNs, end: at, write: true, optional: true, value: mine, label: label + " (a former copy)"}
+	mac := r.mac
+	switch {
+	case r.command == cmdConfig && r.sub == 3:
+		op.pre = func(s uint64) bool { return s == 0 || s == mine }
+	case r.command == cmdReserve && r.sub == 1:
+		op.pre = func(s uint64) bool { return c.admits(s, mac) }
+	}
+	return op
 }
 
 // admits reports whether a list of MACs lets one in.
@@ -236,6 +255,9 @@ func (c *controlHistory) reserveAnswer(h *history, v *volumeHistory, r *controlR
 		c.reserve = append(c.reserve, linOp{start: copyAt, end: at, value: mine, label: label + " (again)"})
 	default:
 		c.reserve = append(c.reserve, linOp{start: r.startNs, end: at, value: now, label: label})
+		if !r.answered && r.copies > 1 && now != mine {
+			c.reserve = append(c.reserve, c.earlier(r, mine, at, label))
+		}
 	}
 	if !r.answered {
 		r.answered, r.firstNs, r.won = true, at, !failed

@@ -93,7 +93,13 @@ func (j *injector) node() int {
 		}
 		return pick(j.rnd, j.w.atlas.victims...)
 	}
-	return j.rnd.IntN(j.w.shape.nodes)
+	var members []int
+	for n, h := range j.w.hosts {
+		if !h.off {
+			members = append(members, n)
+		}
+	}
+	return pick(j.rnd, members...)
 }
 
 // duration is short mostly, long now and then.
@@ -122,7 +128,7 @@ func (j *injector) inject(kind faultKind) {
 	}
 	switch kind {
 	case faultCrash, faultCrashNoProof:
-		if h.proc == nil {
+		if h.proc == nil || h.frozen {
 			return
 		}
 		hit("node %d: process killed, back in %d ms, guardian %v", n+1, d/ms, kind == faultCrash && w.shape.guardian)
@@ -144,11 +150,88 @@ func (j *injector) inject(kind faultKind) {
 		}
 		hit("node %d: stopped for %d ms", n+1, d/ms)
 		h.pause(d)
-	case faultHandoff:
-		hit("operator moves a volume to node %d", n+1)
-		w.handoff(n)
+	case faultFreeze, faultClockStands, faultClockSet:
+		j.injectClock(kind, h, d, hit)
+	case faultWitness, faultHandoff, faultDrain, faultJoin, faultLeave, faultRecreate:
+		j.injectOperation(kind, n, d, hit)
 	default:
 		j.injectNetwork(kind, n, d, hit)
+	}
+}
+
+// clockMarginNs is how long a machine may be frozen without being told: a lease is 5 ms shorter than the promise behind it.
+const clockMarginNs = 4 * ms
+
+func (j *injector) injectClock(kind faultKind, h *host, d int64, hit func(string, ...any)) {
+	switch {
+	case h.frozen || h.off:
+	case kind == faultFreeze:
+		hit("node %d: machine frozen for %d ms", h.index+1, d/ms)
+		h.freeze(d, false)
+	case kind == faultClockStands:
+		if !j.w.shape.allStrict() {
+			if h.stoodNs+10*second > j.w.sched.nowNs { // one margin for one lease
+				return
+			}
+			d = min(d, clockMarginNs)
+		} else {
+			j.w.history.strict = true
+		}
+		h.stoodNs = j.w.sched.nowNs
+		hit("node %d: machine and clock frozen for %.1f ms", h.index+1, float64(d)/float64(ms))
+		h.freeze(d, true)
+	case h.proc != nil:
+		p := h.proc
+		hit("node %d: wall clock set", h.index+1)
+		p.input(func(now int64) { p.node.ClockJumped(now) })
+	}
+}
+
+// injectOperation does what people do.
+func (j *injector) injectOperation(kind faultKind, n int, d int64, hit func(string, ...any)) {
+	w := j.w
+	switch kind {
+	case faultWitness:
+		h := w.hosts[w.shape.nodes-1]
+		if w.shape.damage || h.off {
+			return
+		}
+		hit("witness lost, back in %d ms", 4*d/ms)
+		h.powerLoss(4 * d)
+	case faultHandoff:
+		hit("operator moves a volume to node %d", n+1)
+		w.operator.handoff(n)
+	case faultDrain:
+		hit("node %d is drained for %d ms", n+1, d/ms)
+		h := w.hosts[n]
+		j.lasting(d, func() { w.operator.drain(h, true) }, func() { w.operator.drain(h, false) })
+	case faultJoin:
+		// Ids are given in order, so spares join in order.
+		for _, h := range w.hosts[w.shape.nodes:] {
+			if h.spare == spareWaits {
+				hit("node %d is to join", h.index+1)
+				w.operator.join(h)
+			}
+			if h.spare == spareJoins || h.spare == spareWaits {
+				h.spare = spareJoins
+				return
+			}
+		}
+	case faultLeave:
+		for _, h := range w.hosts[w.shape.nodes:] {
+			if h.spare == spareMember {
+				hit("node %d is to leave", h.index+1)
+				h.spare = spareLeaves
+				w.operator.leave(h)
+				return
+			}
+		}
+	case faultRecreate:
+		slot := j.rnd.IntN(len(w.shape.volumes))
+		if w.operator.busy() == "" {
+			hit("the volume of slot %d is made anew", slot)
+			w.operator.recreate(slot)
+		}
 	}
 }
 
@@ -159,14 +242,14 @@ func (j *injector) injectNetwork(kind faultKind, n int, d int64, hit func(string
 		hit("node %d: cut off from all others for %d ms", n+1, d/ms)
 		j.lasting(d, func() { w.cutAll(n, true) }, func() { w.cutAll(n, false) })
 	case faultCutOneWay:
-		to := j.rnd.IntN(w.shape.nodes)
+		to := j.rnd.IntN(len(w.hosts))
 		if to == n {
 			return
 		}
 		hit("nothing gets from node %d to node %d for %d ms", n+1, to+1, d/ms)
 		j.lasting(d, func() { w.peers.setCut(n, to, true) }, func() { w.peers.setCut(n, to, false) })
 	case faultReset:
-		to := j.rnd.IntN(w.shape.nodes)
+		to := j.rnd.IntN(len(w.hosts))
 		if to == n {
 			return
 		}

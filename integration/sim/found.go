@@ -6,7 +6,6 @@ import (
 
 	"clade/cluster"
 	"clade/membership"
-	"clade/raid"
 	"clade/store/raftlog"
 )
 
@@ -24,7 +23,7 @@ func (w *world) found() {
 	if err := first.log.Write(raftlog.Batch{Snapshot: membership.Bootstrap(first.id())}); err != nil {
 		panic(err)
 	}
-	for _, h := range w.hosts {
+	for _, h := range w.hosts { // spares are off
 		h.start()
 	}
 	w.peers.start()
@@ -38,7 +37,7 @@ func (w *world) found() {
 	}
 	w.await("all nodes have booted", 20*second, func() bool {
 		for _, h := range w.hosts {
-			if h.proc == nil || h.proc.bootedTerm == 0 {
+			if !h.off && (h.proc == nil || h.proc.bootedTerm == 0) {
 				return false
 			}
 		}
@@ -53,12 +52,7 @@ func (w *world) found() {
 		}
 	}
 	for _, v := range w.shape.volumes {
-		domain := membership.DomainNode
-		if v.perDisk {
-			domain = membership.DomainDisk
-		}
-		w.operate("create", &membership.Create{Slot: v.slot, Name: fmt.Sprintf("v%d", v.slot), SizeBytes: uint64(v.sizeMiB) << 20,
-			Layout: raid.Layout{K: v.k, M: v.m, UnitBytes: v.unitBytes}, ExtentMiB: v.extentMiB, Domain: domain, Strict: v.strict})
+		w.operate("create", w.volumeOf(v))
 	}
 	w.await("every volume is served", 20*second, func() bool { return w.unserved() == "" })
 	w.note("founded")
@@ -67,6 +61,9 @@ func (w *world) found() {
 func nodeKey(n int) membership.UUID { return membership.UUID{'k', byte(n)} }
 
 func (w *world) isWitness(n int) bool { return w.shape.witness && n == w.shape.nodes-1 }
+
+// isSpare says that a host is no member in the beginning; it never has disks.
+func (w *world) isSpare(n int) bool { return n >= w.shape.nodes }
 
 // sectorCount is the largest request that the smallest frame size in use carries.
 func (w *world) sectorCount() uint8 {
@@ -111,21 +108,4 @@ func (w *world) await(what string, ns int64, done func() bool) {
 	if !w.runUntil(w.sched.nowNs+ns, done) {
 		w.fail("waited %.0f s in vain: %s", float64(ns)/1e9, what)
 	}
-}
-
-// handoff asks for a volume to be moved to a node, as an operator would; the answer does not matter.
-func (w *world) handoff(node int) {
-	p := w.hosts[w.rnd.IntN(w.shape.nodes)].proc
-	if p == nil {
-		return
-	}
-	v := p.node.State().Volume(raid.VolumeID(1 + w.rnd.IntN(len(w.shape.volumes))))
-	if v == nil {
-		return
-	}
-	b, err := json.Marshal(&membership.Handoff{Vol: v.ID(), Epoch: v.Data.Epoch, Target: w.hosts[node].id()})
-	if err != nil {
-		panic(err)
-	}
-	p.ask(cluster.AdminRequest{Kind: "propose", Type: "handoff", Body: b}, func(cluster.AdminReply) {})
 }

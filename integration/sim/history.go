@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"clade/aoe"
 )
@@ -42,9 +44,19 @@ type sectorAnswer struct {
 	at   int64  // of the answer
 }
 
-// volumeHistory is everything that happened to one slot.
+// place says who received or sent a frame: a process, by its number, and which volume and epoch it took the slot for.
+type place struct {
+	proc  int
+	vol   uint64 // 0: none
+	epoch uint64
+}
+
+// volumeHistory is everything that happened to one volume. A slot may have several, one after the other: a new volume is all zeros,
+// and nothing that was meant for the former one may show in it.
 type volumeHistory struct {
 	slot    uint8
+	vol     uint64
+	strict  bool
 	ops     map[uint64][]linOp // per sector
 	touched []uint64           // sectors in order of first use
 	answers map[uint64][]sectorAnswer
@@ -69,7 +81,8 @@ type epochAnswer struct {
 
 // history is that of all slots.
 type history struct {
-	volumes  []*volumeHistory // by slot
+	slots    [][]*volumeHistory // by slot, in order of volume
+	strict   bool               // reads are right whatever the clocks do, so an answer may come out late
 	n        uint64
 	answered uint64
 	lastNs   int64             // of the newest answer
@@ -78,15 +91,24 @@ type history struct {
 }
 
 func newHistory(slots int, fail func(string, ...any)) *history {
-	h := &history{fail: fail, identity: map[string]string{}}
-	for s := range slots {
-		h.volumes = append(h.volumes, &volumeHistory{
-			slot: uint8(s), ops: map[uint64][]linOp{}, answers: map[uint64][]sectorAnswer{}, byTag: map[tagKey][]*dataCopy{},
-			said:    map[tagKey]int64{},
-			control: newControlHistory(),
-		})
+	return &history{fail: fail, identity: map[string]string{}, slots: make([][]*volumeHistory, slots)}
+}
+
+// volume returns the history of a volume at a slot, a new one if need be.
+func (h *history) volume(slot uint8, vol uint64) *volumeHistory {
+	list := h.slots[slot]
+	for _, v := range list {
+		if v.vol == vol {
+			return v
+		}
 	}
-	return h
+	v := &volumeHistory{
+		slot: slot, vol: vol, strict: h.strict, ops: map[uint64][]linOp{}, answers: map[uint64][]sectorAnswer{},
+		byTag: map[tagKey][]*dataCopy{}, said: map[tagKey]int64{}, control: newControlHistory(),
+	}
+	h.slots[slot] = append(list, v)
+	slices.SortFunc(h.slots[slot], func(a, b *volumeHistory) int { return cmp.Compare(a.vol, b.vol) })
+	return v
 }
 
 // The parts of a frame that the history looks at. It reads the bytes itself: it must not believe the code under test.
@@ -124,20 +146,20 @@ func frameLBA(b []byte) uint64 {
 }
 
 // delivered records that a request has reached a process: its kernel has stamped it.
-func (h *history) delivered(at int64, proc int, epoch uint64, eligible bool, b []byte) {
-	if len(b) < 24 || frameType(b) != etherTypeAoE || b[offFlags]&flagResponse != 0 || int(b[offSlot]) >= len(h.volumes) {
+func (h *history) delivered(at int64, to place, eligible bool, b []byte) {
+	if len(b) < 24 || frameType(b) != etherTypeAoE || b[offFlags]&flagResponse != 0 || int(b[offSlot]) >= len(h.slots) || to.vol == 0 {
 		return
 	}
-	v := h.volumes[b[offSlot]]
+	v := h.volume(b[offSlot], to.vol)
 	h.n++
 	if b[offCommand] != 0 {
-		v.control.delivered(h.n, at, proc, eligible, b)
+		v.control.delivered(at, to.proc, b)
 		return
 	}
 	if len(b) < offATAData {
 		return
 	}
-	c := &dataCopy{n: h.n, at: at, proc: proc, epoch: epoch, eligible: eligible, initMAC: frameSrc(b), tag: frameTag(b),
+	c := &dataCopy{n: h.n, at: at, proc: to.proc, epoch: to.epoch, eligible: eligible, initMAC: frameSrc(b), tag: frameTag(b),
 		command: b[offATACmd], lba: frameLBA(b), sectors: int(b[offCount]), closedNs: forever}
 	if c.command == ataWrite || c.command == ataWrite28 {
 		for i := range c.sectors {
@@ -151,15 +173,15 @@ func (h *history) delivered(at int64, proc int, epoch uint64, eligible bool, b [
 }
 
 // emitted judges an answer that a process made. readyNs is when its content was complete.
-func (h *history) emitted(readyNs int64, proc int, epoch uint64, b []byte) {
-	if len(b) < 24 || frameType(b) != etherTypeAoE || int(b[offSlot]) >= len(h.volumes) {
+func (h *history) emitted(readyNs int64, from place, b []byte) {
+	if len(b) < 24 || frameType(b) != etherTypeAoE || int(b[offSlot]) >= len(h.slots) {
 		h.fail("a process sent a frame for no slot of ours: % x", b[:min(len(b), 36)])
 		return
 	}
-	v := h.volumes[b[offSlot]]
+	v, proc := h.volume(b[offSlot], from.vol), from.proc
 	h.answered++
 	h.lastNs = readyNs
-	v.sawEpoch(h, readyNs, proc, epoch)
+	v.sawEpoch(h, readyNs, proc, from.epoch)
 	if b[offCommand] != 0 {
 		v.control.emitted(h, v, readyNs, proc, b)
 		return
@@ -180,7 +202,7 @@ func (h *history) emitted(readyNs int64, proc int, epoch uint64, b []byte) {
 		v.lastErr = fmt.Sprintf("ATA status %02x error %02x for command %02x lba %d", b[offATACmd], b[25], c.command, c.lba)
 		h.fail("slot %d: %s", v.slot, v.lastErr)
 	case c.command == ataIdentify:
-		h.same(fmt.Sprintf("slot %d IDENTIFY", v.slot), string(b[offATAData:]))
+		h.same(fmt.Sprintf("slot %d volume %d IDENTIFY", v.slot, v.vol), string(b[offATAData:]))
 	default:
 		v.record(h, readyNs, proc, c, b)
 	}
@@ -219,6 +241,12 @@ func (v *volumeHistory) match(h *history, proc int, b []byte) *dataCopy {
 }
 
 func (v *volumeHistory) sawEpoch(h *history, at int64, proc int, epoch uint64) {
+	if v.strict {
+		return
+	}
+	if list := h.slots[v.slot]; list[len(list)-1] != v && len(list[len(list)-1].epochs) > 0 {
+		h.fail("slot %d: process %d answers for volume %d, which was deleted: volume %d has answered (B: C29)", v.slot, proc, v.vol, list[len(list)-1].vol)
+	}
 	if n := len(v.epochs); n > 0 {
 		last := v.epochs[n-1]
 		if last.epoch > epoch {
@@ -294,30 +322,38 @@ func (v *volumeHistory) closing(c *dataCopy, lba uint64) int64 {
 // judge checks every sector and returns the number of operations checked.
 func (h *history) judge() int {
 	checked := 0
-	for _, v := range h.volumes {
-		for _, c := range v.copies {
-			if c.answered || !c.eligible {
+	for _, list := range h.slots {
+		for _, v := range list {
+			checked += v.judge(h)
+		}
+	}
+	return checked
+}
+
+func (v *volumeHistory) judge(h *history) int {
+	checked := 0
+	for _, c := range v.copies {
+		if c.answered || !c.eligible {
+			continue
+		}
+		for i, value := range c.values {
+			lba := c.lba + uint64(i)
+			end := v.closing(c, lba)
+			if end < c.at {
 				continue
 			}
-			for i, value := range c.values {
-				lba := c.lba + uint64(i)
-				end := v.closing(c, lba)
-				if end < c.at {
-					continue
-				}
-				v.add(lba, linOp{start: c.at, end: end, optional: true, write: true, value: value,
-					label: fmt.Sprintf("slot %d lba %d tag %08x process %d", v.slot, lba, c.tag, c.proc)})
-			}
+			v.add(lba, linOp{start: c.at, end: end, optional: true, write: true, value: value,
+				label: fmt.Sprintf("slot %d lba %d tag %08x process %d", v.slot, lba, c.tag, c.proc)})
 		}
-		for _, lba := range v.touched {
-			checked += len(v.ops[lba])
-			if why := linearize(0, v.ops[lba]); why != "" {
-				h.fail("slot %d sector %d is not linearizable: %s", v.slot, lba, why)
-				return checked
-			}
-		}
-		v.control.judge(h, v)
 	}
+	for _, lba := range v.touched {
+		checked += len(v.ops[lba])
+		if why := linearize(0, v.ops[lba]); why != "" {
+			h.fail("slot %d volume %d sector %d is not linearizable: %s", v.slot, v.vol, lba, why)
+			return checked
+		}
+	}
+	v.control.judge(h, v)
 	return checked
 }
 

@@ -21,6 +21,14 @@ func newScripted() *scriptedHistory {
 	return s
 }
 
+func (s *scriptedHistory) delivered(at int64, proc int, epoch uint64, eligible bool, b []byte) {
+	s.history.delivered(at, place{proc, 1, epoch}, eligible, b)
+}
+
+func (s *scriptedHistory) emitted(at int64, proc int, epoch uint64, b []byte) {
+	s.history.emitted(at, place{proc, 1, epoch}, b)
+}
+
 var (
 	macX = aoe.MAC{2, 0x1A, 0, 0, 0, 1}
 	macY = aoe.MAC{2, 0x1A, 0, 0, 0, 2}

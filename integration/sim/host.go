@@ -26,22 +26,38 @@ type host struct {
 	ports    []*etherPort
 	macs     []aoe.MAC
 	proc     *process
-	downs    int // restarts that are planned: only the newest counts
-	off      bool
+	downs    int  // restarts that are planned: only the newest counts
+	off      bool // no member yet, or not any more
+	witness  bool
+	spare    spareState
+	frozen   bool
+	stoodNs  int64      // when its clock last stood
+	nic      []nicFrame // what came while the host was frozen
 }
+
+// spareState is where a host is that may join and leave, once.
+type spareState int
+
+const (
+	spareWaits spareState = iota
+	spareJoins
+	spareMember
+	spareLeaves
+)
 
 func newHost(w *world, index int) *host {
 	h := &host{w: w, index: index, log: raftlog.NewMemory()}
-	h.clock = clock{rate: w.shape.drift[index], baseNs: int64(index+1) * 100 * second}
+	h.clock = clock{rate: w.shape.driftOf(index), baseNs: int64(index+1) * 100 * second}
 	h.newBoot()
 	for p := range w.shape.paths {
 		mac := aoe.MAC{0x02, 0x0E, 0, byte(p), 0, byte(index + 1)}
 		h.macs = append(h.macs, mac)
 		h.ports = append(h.ports, w.switches[p].plug(fmt.Sprintf("node %d", index+1),
 			func(dst aoe.MAC) bool { return h.proc != nil && h.proc.accepts(p, dst) },
-			func(frame []byte) { h.proc.frame(p, frame) }))
+			func(frame []byte) { h.frame(p, frame) }))
 	}
-	if !w.shape.witness || index < w.shape.nodes-1 {
+	h.off, h.witness = w.isSpare(index), w.isWitness(index) || w.isSpare(index) && index%2 == 1
+	if !h.off && !h.witness {
 		for d := range w.shape.disksPerNode {
 			h.disks = append(h.disks, newHostDisk(h, index*w.shape.disksPerNode+d+1))
 		}
@@ -80,7 +96,7 @@ func (h *host) start() {
 // revoked reads what the voter has durably revoked.
 func (h *host) revoked() []membership.Revoked {
 	var out []membership.Revoked
-	for n := range h.w.shape.nodes {
+	for n := range h.w.hosts {
 		if b, ok := h.log.Meta(revokedKey(raid.NodeID(n + 1))); ok && len(b) == 8 {
 			out = append(out, membership.Revoked{Node: raid.NodeID(n + 1), Term: raid.Term(binary.BigEndian.Uint64(b))})
 		}
@@ -118,6 +134,10 @@ func (h *host) crash(guardian bool, backNs int64) {
 
 // crashIf ends a process that did not meet its end as planned.
 func (h *host) crashIf(p *process) {
+	if h.frozen {
+		h.w.sched.after(20*ms, func() { h.crashIf(p) })
+		return
+	}
 	if h.proc == p {
 		h.crashNow()
 	}
@@ -154,6 +174,10 @@ func (h *host) endProcess(kernelAlive bool) {
 // powerLoss ends the host: unsynced sectors are kept, dropped or torn, connections just fall silent.
 func (h *host) powerLoss(backNs int64) {
 	r := h.w.rnd
+	if h.nic = nil; h.frozen {
+		h.frozen = false
+		h.w.cutAll(h.index, false)
+	}
 	if h.proc != nil {
 		h.endProcess(false)
 		h.log = h.log.Crash(r.IntN(h.log.Pending() + 1))
@@ -196,6 +220,7 @@ func (h *host) carrier(path int, up bool) {
 
 // heal repairs what is still broken.
 func (h *host) heal() {
+	h.thaw()
 	if h.proc != nil && h.proc.paused {
 		h.proc.resume()
 	}
@@ -204,6 +229,74 @@ func (h *host) heal() {
 	}
 	for _, d := range h.disks {
 		d.slow = 1
+	}
+}
+
+// switchOff takes a host that is no member any more away for good.
+func (h *host) switchOff() {
+	h.off = true
+	if h.proc != nil {
+		h.endProcess(false)
+	}
+}
+
+// nicFrame is a frame that no kernel has seen yet.
+type nicFrame struct {
+	path int
+	data []byte
+}
+
+const nicFramesMax = 256
+
+// frame is a frame at the network interface.
+func (h *host) frame(path int, b []byte) {
+	switch {
+	case !h.frozen:
+		h.proc.frame(path, b)
+	case len(h.nic) < nicFramesMax:
+		h.nic = append(h.nic, nicFrame{path, b})
+	}
+}
+
+// freeze stops the whole machine, as a hypervisor does that moves a guest or has no time for it: nothing runs, not even the kernel.
+// Frames wait in the ring and are stamped only afterwards, so their age does not show. CLOCK_BOOTTIME counts the pause, unless lost
+// says that the guest is not told of it (B: C18).
+func (h *host) freeze(ns int64, lost bool) {
+	if h.frozen || h.off {
+		return
+	}
+	h.frozen = true
+	local := h.clock.at(h.w.sched.nowNs)
+	p := h.proc
+	if p != nil && !p.paused {
+		p.stop(forever / 2)
+	}
+	h.w.cutAll(h.index, true)
+	h.w.sched.after(ns, func() {
+		if lost && h.frozen {
+			h.clock.fromNs, h.clock.baseNs = h.w.sched.nowNs, local
+		}
+		h.thaw()
+	})
+}
+
+// thaw lets a frozen machine go on.
+func (h *host) thaw() {
+	if !h.frozen {
+		return
+	}
+	h.frozen = false
+	h.w.cutAll(h.index, false)
+	nic := h.nic
+	h.nic = nil
+	if h.proc == nil {
+		return
+	}
+	for _, f := range nic {
+		h.proc.frame(f.path, f.data)
+	}
+	if h.proc.paused {
+		h.proc.resume()
 	}
 }
 

@@ -52,7 +52,7 @@ func (c *invariants) afterStep(p *process) {
 // oneServes is I8: at one instant at most one process finds its lease valid and the serving rule true for a volume. A stopped
 // process counts: it could go on at any moment.
 func (c *invariants) oneServes() {
-	var seen [8]int // by volume id - 1
+	seen := map[raid.VolumeID]int{}
 	for _, h := range c.w.hosts {
 		if h.proc == nil {
 			continue

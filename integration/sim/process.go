@@ -95,7 +95,7 @@ func (p *process) stop(ns int64) {
 	p.paused = true
 	p.note("stopped")
 	p.w.sched.after(ns, func() {
-		if p.paused && !p.dead {
+		if p.paused && !p.dead && !p.h.frozen {
 			p.resume()
 		}
 	})
@@ -188,22 +188,26 @@ func (p *process) frame(path int, b []byte) {
 	p.stampNs = max(p.stampNs+1, p.now())
 	p.sockets[path] = append(p.sockets[path], cluster.SANFrame{Path: path, RxNs: p.stampNs, Data: b})
 	if frameType(b) == etherTypeAoE && len(b) >= 24 {
-		epoch, eligible := p.mayExecute(b[offSlot])
-		p.w.history.delivered(p.w.sched.nowNs, p.number, epoch, eligible, b)
+		to, eligible := p.mayExecute(b[offSlot])
+		p.w.history.delivered(p.w.sched.nowNs, to, eligible, b)
 	}
 	p.wake()
 }
 
 // mayExecute says whether a frame for a slot that this process receives now may ever be executed by it: it is the owner, or
 // it has applied the end of the former owner's term (A.4.12).
-func (p *process) mayExecute(slot uint8) (epoch uint64, eligible bool) {
+func (p *process) mayExecute(slot uint8) (to place, eligible bool) {
 	s := p.node.State()
 	v := s.Slot(slot)
 	if v == nil {
-		return 0, false
+		return place{}, false
 	}
 	own := v.Data.Owner == p.h.id() && v.Data.OwnerTerm == p.bootedTerm
-	return uint64(v.Data.Epoch), own || !s.OwnerLives(v.Data)
+	return p.place(v), own || !s.OwnerLives(v.Data)
+}
+
+func (p *process) place(v *membership.Volume) place {
+	return place{p.number, uint64(v.ID()), uint64(v.Data.Epoch)}
 }
 
 func (p *process) peerUp(peer int) {
@@ -312,7 +316,7 @@ func (p *process) judgeFrames(frames []cluster.TxFrame) {
 				p.w.fail("node %d answers for slot %d, which is empty", p.index+1, b[offSlot])
 			}
 			p.w.history.same(fmt.Sprintf("MAC of slot %d on path %d", b[offSlot], f.Path), string(b[6:12]))
-			p.w.history.emitted(p.w.sched.nowNs, p.number, uint64(v.Data.Epoch), b)
+			p.w.history.emitted(p.w.sched.nowNs, p.place(v), b)
 		}
 	}
 }

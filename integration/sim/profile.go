@@ -17,6 +17,7 @@ func profileOf(seed uint64) profile {
 func stressed(s *shape) {
 	r := newRandom(s.seed, "stressed")
 	s.nodes, s.witness, s.disksPerNode, s.damage = 3+r.IntN(2), false, 1, false
+	s.spares = pick(r, 0, 0, 1)
 	s.drift = []float64{1, 1, 1, 1}
 	s.paths, s.guardian, s.cacheBytes, s.safetyNs = 1, true, 64<<10, 8*second
 	l := pick(r, [2]int{2, 1}, [2]int{2, 1}, [2]int{1, 1}, [2]int{1, 2})
@@ -31,7 +32,8 @@ func stressed(s *shape) {
 	for _, f := range []struct {
 		kind faultKind
 		rate float64
-	}{{faultCrash, 0.4}, {faultPower, 0.4}, {faultPartition, 0.6}, {faultReset, 0.5}, {faultCutOneWay, 0.4}, {faultPause, 0.3}, {faultHandoff, 0.2}, {faultSlowDisk, 0.3}, {faultPowerAll, 0.15}} {
+	}{{faultCrash, 0.4}, {faultPower, 0.4}, {faultPartition, 0.6}, {faultReset, 0.5}, {faultCutOneWay, 0.4}, {faultPause, 0.3}, {faultHandoff, 0.2}, {faultSlowDisk, 0.3}, {faultPowerAll, 0.15},
+		{faultFreeze, 0.2}, {faultClockStands, 0.1}, {faultClockSet, 0.1}, {faultDrain, 0.1}, {faultJoin, 0.1}, {faultLeave, 0.1}, {faultRecreate, 0.05}} {
 		s.rates[f.kind] = f.rate * 2 * r.Float64()
 	}
 }
@@ -40,7 +42,7 @@ func stressed(s *shape) {
 func leased(s *shape) {
 	stressed(s)
 	r := newRandom(s.seed, "leased")
-	s.nodes, s.guardian = 3, r.chance(0.5)
+	s.nodes, s.guardian, s.spares = 3, r.chance(0.5), pick(r, 0, 1, 2)
 	s.drift = []float64{0.991, 1.009, 1, 1}
 	s.volumes = []volumeShape{{k: 1, m: 2, unitBytes: 4096, sizeMiB: 2, extentMiB: 2}}
 	s.faultEachNs = r.between(50, 150) * ms
@@ -48,7 +50,8 @@ func leased(s *shape) {
 	for _, f := range []struct {
 		kind faultKind
 		rate float64
-	}{{faultCrash, 0.6}, {faultCrashNoProof, 0.4}, {faultPartition, 0.6}, {faultCutOneWay, 1}, {faultPause, 0.4}, {faultReset, 0.2}} {
+	}{{faultCrash, 0.6}, {faultCrashNoProof, 0.4}, {faultPartition, 0.6}, {faultCutOneWay, 1}, {faultPause, 0.4}, {faultReset, 0.2},
+		{faultFreeze, 0.5}, {faultClockStands, 0.2}, {faultClockSet, 0.2}, {faultJoin, 0.3}, {faultLeave, 0.3}, {faultDrain, 0.1}} {
 		s.rates[f.kind] = f.rate
 	}
 }

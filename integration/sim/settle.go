@@ -29,6 +29,9 @@ func (w *world) unserved() string {
 	if len(s.Volumes) < len(w.shape.volumes) {
 		return "a volume is missing"
 	}
+	if s.Voters.Joint() {
+		return "a change of voters is under way"
+	}
 	for _, v := range s.Volumes {
 		if !v.Data.Active || !s.OwnerLives(v.Data) {
 			return fmt.Sprintf("slot %d has no active owner: epoch %d, owner %d, released %d, active %v", v.Slot, v.Data.Epoch, v.Data.Owner, v.Data.Released, v.Data.Active)
@@ -52,6 +55,9 @@ func (w *world) unwell(patient bool) string {
 				return fmt.Sprintf("slot %d: disk %d is not in-sync (S %d)", v.Slot, m.Disk, m.Stale)
 			}
 		}
+	}
+	if why := w.operator.busy(); why != "" && !patient {
+		return "an operator waits: " + why
 	}
 	for _, c := range w.clients {
 		for _, s := range c.sessions {

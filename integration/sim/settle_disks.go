@@ -126,7 +126,7 @@ func (w *world) settleBlock(slot uint8, v *raid.Volume, at uint64, b []byte) {
 	if at >= v.Size {
 		return
 	}
-	h := w.history.volumes[slot]
+	h := w.history.volume(slot, uint64(v.ID))
 	for i := 0; i < len(b); i += sectorBytes {
 		lba := (at + uint64(i)) / sectorBytes
 		value := readSector(b[i:i+sectorBytes], uint64(slot), lba)

@@ -39,6 +39,9 @@ const (
 	faultPower                         // one host loses power: unsynced sectors kept, dropped or torn
 	faultPowerAll                      // all hosts lose power
 	faultPause                         // SIGSTOP
+	faultFreeze                        // the whole machine stops, as a guest that is moved; its clock counts on
+	faultClockStands                   // the same, and its clock does not count it: within the margin, or all volumes strict
+	faultClockSet                      // the wall clock is set, which looks as if the machine had been frozen
 	faultPartition                     // one node cut from all others, both ways
 	faultCutOneWay                     // one direction of one pair
 	faultReset                         // connections reset
@@ -48,19 +51,27 @@ const (
 	faultSlowDisk                      // a disk a hundred times slower
 	faultRot                           // sectors of a victim's data area go bad
 	faultDiskGone                      // a victim's disk stops answering for a while
-	faultHandoff                       // an operator moves a volume or drains a node
+	faultLie                           // power loss of a victim whose disk has lied about its last syncs
+	faultWitness                       // the witness dies for long
+	faultHandoff                       // an operator moves a volume
+	faultDrain                         // an operator drains a node for a while
+	faultJoin                          // a spare node joins, and becomes a voter
+	faultLeave                         // a former spare leaves
+	faultRecreate                      // an operator deletes a volume and makes a new one in its slot
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{"crash", "crash without proof", "power loss of one host", "power loss of all hosts", "pause",
+	"machine frozen", "machine frozen, clock stands", "wall clock set",
 	"partition of one node", "one-way cut", "connection reset", "SAN port down", "SAN path down", "SAN storm", "slow disk",
-	"bad sectors", "disk gone", "handoff"}
+	"bad sectors", "disk gone", "disk that lied", "witness lost", "handoff", "drain", "node joins", "node leaves", "volume made anew"}
 
 // shape is what a seed chooses before anything runs.
 type shape struct {
 	seed         uint64
 	nodes        int
 	witness      bool // the last node has no disks
+	spares       int  // hosts that may join and leave, without disks; every other one as a witness
 	disksPerNode int
 	diskMiB      int
 	paths        int
@@ -99,6 +110,7 @@ func newShape(seed uint64, o options) shape {
 		s.nodes = o.nodes
 	}
 	s.witness = s.nodes >= 3 && r.chance(0.3)
+	s.spares = pick(r, 0, 0, 1, 2)
 	s.disksPerNode = pick(r, 1, 1, 1, 2, 3)
 	if s.nodes == 1 {
 		s.disksPerNode = pick(r, 1, 2, 3, 4)
@@ -130,6 +142,7 @@ func newShape(seed uint64, o options) shape {
 		}
 	}
 	s.rates[faultPowerAll] *= 0.3
+	s.rates[faultRecreate] *= 0.3
 	bend := o.profile
 	if bend == nil {
 		bend = profileOf(seed)
@@ -148,9 +161,33 @@ func newShape(seed uint64, o options) shape {
 		o.tweak(&s)
 	}
 	if !s.damage {
-		s.rates[faultRot], s.rates[faultDiskGone] = 0, 0
+		s.rates[faultRot], s.rates[faultDiskGone], s.rates[faultLie] = 0, 0, 0
+	}
+	if !s.witness {
+		s.rates[faultWitness] = 0
+	}
+	if s.spares == 0 {
+		s.rates[faultJoin], s.rates[faultLeave] = 0, 0
 	}
 	return s
+}
+
+// driftOf returns the rate of a host's clock.
+func (s *shape) driftOf(host int) float64 {
+	if host < len(s.drift) {
+		return s.drift[host]
+	}
+	return 1
+}
+
+// allStrict says that every volume asks its disks before it believes its lease.
+func (s *shape) allStrict() bool {
+	for _, v := range s.volumes {
+		if !v.strict {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *shape) storageNodes() int {
@@ -210,6 +247,9 @@ func (s *shape) String() string {
 	fmt.Fprintf(&b, "seed %d: %d nodes", s.seed, s.nodes)
 	if s.witness {
 		b.WriteString(" (one a witness)")
+	}
+	if s.spares > 0 {
+		fmt.Fprintf(&b, " and %d spares", s.spares)
 	}
 	fmt.Fprintf(&b, ", %d disks each, %d SAN paths, guardian %v, safety %.1f s;", s.disksPerNode, s.paths, s.guardian, float64(s.safetyNs)/1e9)
 	for _, v := range s.volumes {

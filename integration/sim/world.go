@@ -19,6 +19,7 @@ type world struct {
 	peers    *peerNet
 	atlas    *atlas
 	inject   *injector
+	operator *operator
 	history  *history
 	checks   *invariants
 	procs    int          // processes started so far
@@ -104,16 +105,18 @@ func newWorld(seed uint64, o options) *world {
 	for p := range w.shape.paths {
 		w.switches = append(w.switches, &etherSwitch{sched: &w.sched, rnd: newRandom(seed, fmt.Sprint("ether", p)), faults: w.shape.ether, count: &w.count})
 	}
-	w.peers = newPeerNet(&w.sched, newRandom(seed, "peers"), &w.count, w.shape.nodes, w.shape.peerDelayNs)
+	members := w.shape.nodes + w.shape.spares
+	w.peers = newPeerNet(&w.sched, newRandom(seed, "peers"), &w.count, members, w.shape.peerDelayNs)
 	w.peers.hooks = func(n int) *process { return w.hosts[n].proc }
 	w.atlas = newAtlas(w)
-	for n := range w.shape.nodes {
+	for n := range members {
 		w.hosts = append(w.hosts, newHost(w, n))
 	}
 	for i, s := range w.shape.initiators {
 		w.clients = append(w.clients, newClient(w, i+1, s))
 	}
 	w.inject = &injector{w: w, rnd: newRandom(seed, "faults")}
+	w.operator = newOperator(w)
 	return w
 }
 
