@@ -30,6 +30,8 @@ type host struct {
 	off      bool // no member yet, or not any more
 	witness  bool
 	spare    spareState
+	drained  bool // as the operator wants it
+	draining bool // he is still at it
 	frozen   bool
 	stoodNs  int64      // when its clock last stood
 	nic      []nicFrame // what came while the host was frozen

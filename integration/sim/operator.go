@@ -112,18 +112,27 @@ func proposal(kind string, body membership.Body) cluster.AdminRequest {
 	return cluster.AdminRequest{Kind: "propose", Type: kind, Body: b}
 }
 
-// drain makes a node own nothing, or lets it own again.
+// drain makes a node own nothing, or lets it own again. What was asked for last counts: there is one task for each node, and it is
+// not done while a request for the contrary may still be under way.
 func (o *operator) drain(h *host, on bool) {
-	o.want(&task{
-		what: fmt.Sprintf("draining of node %d: %v", h.index+1, on),
+	h.drained = on
+	if h.draining {
+		return
+	}
+	h.draining = true
+	var t *task
+	t = &task{
+		what: fmt.Sprintf("draining of node %d", h.index+1),
 		done: func(s *membership.State) bool {
 			n := s.Node(h.id())
-			return n == nil || n.Leaving || n.Draining == on
+			return n == nil || n.Leaving || n.Draining == h.drained && (t.asked == nil || t.asked.dead && o.w.sched.nowNs-t.askedNs > 2*second)
 		},
 		next: func(*membership.State) cluster.AdminRequest {
-			return proposal("set_draining", &membership.SetDraining{Node: h.id(), On: on})
+			return proposal("set_draining", &membership.SetDraining{Node: h.id(), On: h.drained})
 		},
-	})
+		then: func() { h.draining = false },
+	}
+	o.want(t)
 }
 
 // join admits a host that has been a spare, and starts it.
