@@ -61,10 +61,10 @@ func newDrainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain NODE",
 		Short: "Move everything that a node serves elsewhere, before work on it",
-		Long: `Move everything that a node serves elsewhere, before work on it. A node that is
-drained serves no volume and gets no new shards; its disks keep what they hold.
-Undo it when the work is done.`,
-		Example: "  clade drain n2 --wait\n  clade drain n2 --undo",
+		Long: `Move everything that a node serves elsewhere, before work on it, and wait until
+it serves nothing. A node that is drained serves no volume and gets no new
+shards; its disks keep what they hold. Undo it when the work is done.`,
+		Example: "  clade drain n2\n  clade drain n2 --undo",
 		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := t.status(cmd.Context())
@@ -97,7 +97,7 @@ Undo it when the work is done.`,
 	}
 	t.addFlags(cmd)
 	cmd.Flags().BoolVar(&undo, "undo", false, "let it serve again")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it serves nothing")
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until it serves nothing; --wait=false only asks for it")
 	return cmd
 }
 
@@ -113,5 +113,5 @@ func waitDrained(ctx context.Context, t *target, name string) error {
 	if n, ferr := findNode(s, name); ferr == nil {
 		left = n.Owns
 	}
-	return failure(exitFailed, "Another node must be able to serve them. See: clade status", "node %s still serves %d volumes: %w", name, left, err)
+	return failure(exitFailed, "Another node must be able to serve them. See: clade status. To let it serve again: clade drain "+name+" --undo", "node %s still serves %d volumes: %w", name, left, err)
 }
