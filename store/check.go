@@ -54,10 +54,7 @@ func Check(dev Device, progress func(done, total uint64)) (CheckReport, error) {
 	}
 	rep.Identity, rep.Volumes = d.super.Identity, len(d.vols)
 	alive := len(img.alive)
-	pending, err := d.scan(img, &rep)
-	if err != nil {
-		return rep, fmt.Errorf("store: check: %w", err)
-	}
+	pending := d.scan(img, &rep)
 	if rep.Records < alive {
 		rep.add(Damage{Place: "journal", Offset: d.jrn.base + d.jrn.tail.off, Text: fmt.Sprintf("%d records that the checkpoint counts on are missing", alive-rep.Records)})
 	}
@@ -101,15 +98,12 @@ func checkSupers(dev Device, rep *CheckReport) {
 }
 
 // scan follows the journal without executing it, and returns the blocks that it holds newer versions of.
-func (d *Disk) scan(img *imageState, rep *CheckReport) (map[blockKey]bool, error) {
+func (d *Disk) scan(img *imageState, rep *CheckReport) map[blockKey]bool {
 	pending := map[blockKey]bool{}
-	p := d.jrn.tail
+	p, lost := d.jrn.tail, false
 	for {
 		entries, _, next, ok, err := d.jrn.read(p)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
+		if lost = err != nil; lost || !ok {
 			break
 		}
 		for i := range entries {
@@ -128,14 +122,14 @@ func (d *Disk) scan(img *imageState, rep *CheckReport) (map[blockKey]bool, error
 	}
 	d.jrn.head = p
 	rep.JournalUsed = d.jrn.used()
-	later, err := d.jrn.laterThan(p.lsn)
-	if err != nil {
-		return nil, err
+	later, unread := d.jrn.laterThan(p.lsn)
+	if unread > 0 {
+		rep.add(Damage{Place: "journal", Offset: d.jrn.base, Text: fmt.Sprintf("%d pages cannot be read: they are free, and cured when they are written", unread)})
 	}
-	if later || p.lsn <= img.lsn {
+	if lost || later || p.lsn <= img.lsn {
 		rep.add(Damage{Place: "journal", Offset: d.jrn.base + p.off, Text: fmt.Sprintf("group %d is damaged: all volumes of the disk will resync", p.lsn)})
 	}
-	return pending, nil
+	return pending
 }
 
 type blockKey struct {

@@ -28,15 +28,18 @@ type Disk struct {
 
 	fresh []*freshJob // oldest first
 
-	building  *group
-	inflight  *group
-	ready     []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
-	failed    error
-	replaying bool   // Open has not yet checkpointed: pages may be torn
-	lastNs    int64  // last Step
-	fullAt    uint64 // lsn of the head when the journal was full of what cannot be applied
-	stats     Stats
-	checkNs   int64
+	building     *group
+	inflight     *group
+	ready        []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
+	failed       error
+	replaying    bool   // Open has not yet checkpointed: pages may be torn
+	lastNs       int64  // last Step
+	checkpointed uint64 // lsn of the newest group that the newest checkpoint covers
+	vouched      uint64 // lsn up to which something later that is durable says that a group was
+	sealing      bool   // the next group may be empty: it vouches for the last one
+	fullAt       uint64 // lsn of the head when the journal was full of what cannot be applied
+	stats        Stats
+	checkNs      int64
 }
 
 // Stats counts what a disk has done. Counters only grow.
@@ -124,7 +127,7 @@ func (d *Disk) hold(out *[]raid.DiskReply, f func(d *Disk) []raid.DiskReply) {
 
 // SyncWanted reports whether BeginSync has something to write and none is under way.
 func (d *Disk) SyncWanted() bool {
-	return d.failed == nil && d.inflight == nil && len(d.building.entries) > 0
+	return d.failed == nil && d.inflight == nil && (len(d.building.entries) > 0 || d.sealing)
 }
 
 // SyncJob makes one group durable. Run may be called by another goroutine while the disk goes on.
@@ -160,7 +163,7 @@ func (d *Disk) writeGroup() error {
 	if err := d.jrn.write(g); err != nil {
 		return err
 	}
-	d.inflight = g
+	d.inflight, d.sealing = g, false
 	d.stats.Groups++
 	for i := range g.entries {
 		if e := &g.entries[i]; e.rec != nil {
@@ -199,6 +202,10 @@ func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
 func (d *Disk) settle() []raid.DiskReply {
 	g := d.inflight
 	d.inflight = nil
+	d.vouched = max(d.vouched, g.lsn-1)
+	if len(g.entries) == 0 {
+		d.vouched = g.lsn // nothing in it could be lost
+	}
 	for i := range g.entries {
 		e := &g.entries[i]
 		v := d.volume(e.vol)

@@ -62,4 +62,14 @@
 //	    can hold back, whatever volumes came and went since (room.go, B: L4, L12).
 //	S9  Before the first page of a Wipe is made anew the volume is damaged, durably; the Wipe's entry ends that.
 //	S10 Every group after a checkpoint is of the life that wrote it; a life begins with a checkpoint before it appends anything.
+//	S11 An idle disk appends a group without entries, which says that the group before it was durable.
+//
+// # What cannot be told
+//
+// The journal's very last group, if it does not fit its checksum, is taken for one that a power cut has torn before anybody was
+// answered. It may have been durable, and have rotted since: then what it acknowledged is lost without a word. A later group tells
+// the two apart, and so does a checkpoint: on an idle disk S11 sees to it after some 20 ms. What is left is rot of what was written in
+// the last moments before a power cut or a kill; against that stand the other disks' reports (B: C15). Where the next group would
+// begin, a page that cannot be read may be that group: the disk calls itself damaged. The same page anywhere else in the free part of
+// the journal costs nothing.
 package store

@@ -188,14 +188,14 @@ func (j *journal) mine(h header) bool {
 }
 
 // read reads the group that p expects, there or at the journal's start; ok is false when it is not there whole. next is where
-// the one after it is expected, at where it lies.
+// the one after it is expected, at where it lies. An error says that a place where it may be cannot be read.
 func (j *journal) read(p position) (entries []entry, at, next position, ok bool, err error) {
 	for _, off := range []int64{p.off, 0} {
-		h, whole, err := j.readHeader(off)
-		if err != nil {
-			return nil, p, p, false, err
+		h, whole, unread := j.readHeader(off)
+		if unread != nil && err == nil && (off == p.off || j.size-p.off < j.groupBytesLimit()) {
+			err = unread // else no group can have gone to the start: there was room here
 		}
-		if !whole || h.lsn != p.lsn || h.chain != p.chain || !j.mine(h) {
+		if unread != nil || !whole || h.lsn != p.lsn || h.chain != p.chain || !j.mine(h) {
 			continue
 		}
 		padded := int64(h.meta+pageBytes-1) / pageBytes * pageBytes
@@ -203,7 +203,7 @@ func (j *journal) read(p position) (entries []entry, at, next position, ok bool,
 		end := off + padded + int64(h.blocks)*pageBytes
 		return entries, position{off, p.lsn, p.chain}, position{end % j.size, p.lsn + 1, h.crc}, ok, err
 	}
-	return nil, p, p, false, nil
+	return nil, p, p, false, err
 }
 
 // parse reads a group's entries and blocks; ok is false when a checksum does not fit.
@@ -237,24 +237,28 @@ func (j *journal) parse(h *header, blocksAt int64) (entries []entry, ok bool, er
 
 // laterThan reports whether the journal holds a whole group that proves that more than this had been synced: a later one of the same
 // life, as at most one group is unsynced at a time (S1), or any of a later life, as nothing is appended before the checkpoint that
-// begins a life is durable: then the newest superblock is lost and this is the one before it.
-func (j *journal) laterThan(lsn uint64) (bool, error) {
+// begins a life is durable: then the newest superblock is lost and this is the one before it. Pages that cannot be read prove
+// nothing: most of the journal holds nothing that counts, and what does has been read. It returns how many there are.
+func (j *journal) laterThan(lsn uint64) (later bool, unread int) {
 	const chunk = 1 << 20
 	b := make([]byte, chunk)
 	for off := int64(0); off < j.size; off += chunk {
 		part := b[:min(chunk, j.size-off)]
-		if err := readFull(j.dev, part, j.base+off); err != nil {
-			return false, err
-		}
+		each := readFull(j.dev, part, j.base+off) != nil
 		for at := 0; at < len(part); at += pageBytes {
-			h, whole, err := j.parseHeader(part[at:at+pageBytes], off+int64(at))
+			page := part[at : at+pageBytes]
+			if each && readFull(j.dev, page, j.base+off+int64(at)) != nil {
+				unread++
+				continue
+			}
+			h, whole, err := j.parseHeader(page, off+int64(at))
 			if err != nil {
-				return false, err
+				continue // its other pages are counted where they lie
 			}
 			if whole && (h.incarnation > j.incarnation || h.incarnation == j.incarnation && h.lsn > lsn) {
-				return true, nil
+				return true, unread
 			}
 		}
 	}
-	return false, nil
+	return false, unread
 }

@@ -114,8 +114,8 @@ func (d *Disk) replay(img *imageState) (damaged bool, err error) {
 	if p.lsn <= img.lsn || len(img.alive) > 0 {
 		return true, nil // what the checkpoint counted on is not there
 	}
-	later, err := d.jrn.laterThan(p.lsn)
-	return later || err != nil, nil
+	later, _ := d.jrn.laterThan(p.lsn)
+	return later, nil
 }
 
 // revive takes a record back that was alive at the checkpoint.
@@ -169,8 +169,7 @@ func (d *Disk) redo(e *entry, lsn uint64) error {
 	case entryFill:
 		v.kill(e.blocks, e.seq)
 		if e.last {
-			v.base = max(v.base, e.seq)
-			v.raiseCommit(e.seq)
+			v.filled(e.seq)
 		}
 		return d.fillInPlace(v, e)
 	case entryWipe:
@@ -203,6 +202,8 @@ func (d *Disk) checkpointAt(tail position) error {
 		return err
 	}
 	d.jrn.trim(tail)
+	d.checkpointed = d.jrn.head.lsn - 1
+	d.vouched = d.checkpointed
 	d.stats.Checkpoints++
 	return nil
 }

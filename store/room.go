@@ -21,6 +21,11 @@ func (j *journal) requestBytesMax() int64 { return max(j.size/16, raid.RegionByt
 // groupBytesMax is the length above which a group is written before it gets more.
 func (j *journal) groupBytesMax() int64 { return max(j.size/16, raid.RegionBytes+64<<10) }
 
+// groupBytesLimit is more than any group has: what one request may add to groupBytesMax, its meta part included.
+func (j *journal) groupBytesLimit() int64 {
+	return j.groupBytesMax() + j.requestBytesMax() + metaBytesMax
+}
+
 func (j *journal) reserve() int64 { return j.size / 32 }
 
 // pinnedBytesMax bounds all volumes' records above the commit point (B: L12). Once they have been copied forward, they and room

@@ -11,7 +11,7 @@ import (
 
 // Whatever single page of the medium is spoilt, in whatever way, a disk that is opened again tells the truth, a BadBlock, or that it is
 // damaged: never older or other bytes, never zeros. Only the journal's very last group may be lost like a torn one, as nothing is
-// left that could tell the two apart (B: C15).
+// left that could tell the two apart before the disk has been idle for a moment (S11, B: C15).
 func TestSpoiltAnywhere(t *testing.T) {
 	lives := uint64(3)
 	if *manySeeds > 0 {
