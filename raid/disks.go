@@ -60,6 +60,9 @@ func (o *Owner) send(x *disk, r *DiskRequest) {
 
 // openStream begins a new FIFO: Start is its first message, and nothing else goes before Started (A.4 ACTIVE).
 func (o *Owner) openStream(x *disk) {
+	if x.started || x.stream == 0 { // it owes an answer from here on; asking again gives it no more time
+		x.downNs = o.now
+	}
 	o.stream++
 	x.stream, x.started, x.askedNs = o.stream, false, o.now
 	for i := range x.sent {
