@@ -231,10 +231,7 @@ func (d *Disk) doFill(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 		d.fillOverlay(v, &e, i)
 	}
 	if e.last {
-		v.base = max(v.base, e.seq)
-		if !mutated("FILL_NO_BASE") {
-			v.raiseCommit(e.seq)
-		}
+		v.filled(e.seq)
 	}
 	d.log(e)
 	d.hold(&out, func(d *Disk) []raid.DiskReply {

@@ -181,6 +181,15 @@ func (v *volume) redoStart(e *entry) {
 	v.damaged = e.damaged
 }
 
+// filled notes the last Fill of a resync: what the volume was given implies that everything up to s is committed (B: C9).
+func (v *volume) filled(s raid.Seq) {
+	if mutated("FILL_NO_BASE") {
+		return
+	}
+	v.base = max(v.base, s)
+	v.raiseCommit(s)
+}
+
 // raiseCommit notes a commit point that is in the journal.
 func (v *volume) raiseCommit(c raid.Seq) {
 	v.commit, v.logged = max(v.commit, c), max(v.logged, c)

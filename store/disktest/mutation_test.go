@@ -54,7 +54,7 @@ func TestMutations(t *testing.T) {
 		{"FENCE_VOLATILE", func(t testing.TB) { fence(t, true) }},
 		{"NO_TRUNC", histories},
 		{"TRUNC_BY_SEQ", lateReturner},
-		{"FILL_NO_BASE", histories},
+		{"FILL_NO_BASE", lastFillCommits},
 		{"REPAIR_DROPS", repairKeeps},
 		{"REPAIR_DROPS", histories},
 		{"APPLY_EARLY", histories},

@@ -315,6 +315,26 @@ func formerStream(t testing.TB) {
 	r.expect(1, 1, 0, 1)
 }
 
+// The last Fill of a resync says that everything up to it is committed: the disk reports so after a crash, or what it was given
+// without the records would look like a gap (B: C9).
+func TestLastFillCommits(t *testing.T) { lastFillCommits(t) }
+
+func lastFillCommits(t testing.TB) {
+	dev := memory()
+	r := newRig(t, dev)
+	r.create(1)
+	r.write(1, 1, 0, 1, 1)
+	for region := range uint32(3) {
+		r.want(fillOf(1, 9, 7, region, 0, 2), raid.RepFilled)
+	}
+	r.want(&raid.DiskRequest{Kind: raid.ReqFill, S: 9, Last: true}, raid.RepFilled)
+	dev.Crash()
+	r.open()
+	if rep, _ := r.takeover(1, 1, []raid.HistRange{{From: 0, To: 1, End: 9}}, 9); rep.Commit != 9 || rep.EndSeq != 9 || rep.Base != 9 {
+		t.Fatalf("%+v", rep)
+	}
+}
+
 // A repair takes no record with it (B: C21).
 func TestRepairKeepsRecords(t *testing.T) { repairKeeps(t) }
 
