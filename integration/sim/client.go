@@ -188,7 +188,10 @@ func (s *session) chooseControl() *initiator.Op {
 	// Requests time out, as tools do; the target may have carried them out all the same.
 	deadline := c.w.sched.nowNs + r.between(1, 5)*second
 	op := &initiator.Op{Kind: initiator.OpConfig, DeadlineNs: deadline}
-	switch r.IntN(8) {
+	switch r.IntN(10) {
+	case 8, 9:
+		op.Kind = initiator.OpMask
+		op.Request = body(initiator.MaskRequest(s.chooseMask()))
 	case 0, 1:
 		op.Request = body(initiator.ConfigRequest(initiator.ConfigRead, nil))
 	case 2, 3:
@@ -210,6 +213,27 @@ func (s *session) chooseControl() *initiator.Op {
 		op.Request = body(initiator.ReserveRequest(pick(r, initiator.ReserveSet, initiator.ReserveForceSet), nil))
 	}
 	return op
+}
+
+// chooseMask edits the mask so that some are shut out for a while: somebody who is not then lets all in again.
+func (s *session) chooseMask() []initiator.MaskDirective {
+	c, r := s.c, s.c.rnd
+	var list []initiator.MaskDirective
+	kind := r.IntN(4)
+	for _, o := range c.w.clients {
+		switch {
+		case kind == 0: // only reads
+		case kind == 1 && o != c:
+		case kind == 3 && r.chance(0.5):
+		default:
+			list = append(list, initiator.MaskDirective{MAC: o.mac, Delete: kind > 1 && r.chance(0.6)})
+		}
+	}
+	if len(list) > 0 {
+		c.w.count.hit("mask edit")
+		c.w.sched.after(r.between(50, 600)*ms, func() { c.w.operator.clearMask(s.vol.slot) })
+	}
+	return list
 }
 
 // release asks for an empty reservation, so that everybody's load can finish.

@@ -63,18 +63,22 @@ type controlCopy struct {
 }
 
 type controlHistory struct {
-	requests []*controlRequest
-	byKey    map[string]*controlRequest
-	strings  *interned
-	lists    *interned
-	config   []linOp
-	reserve  []linOp
-	reserved bool // any reservation was ever asked for
-	data     []linOp
+	requests  []*controlRequest
+	byKey     map[string]*controlRequest
+	strings   *interned
+	lists     *interned
+	config    []linOp
+	reserve   []linOp
+	reserved  bool // any reservation was ever asked for
+	data      []linOp
+	masks     *interned
+	mask      []linOp
+	maskAsked bool // any edit was ever asked for
+	operator  []*linOp
 }
 
 func newControlHistory() *controlHistory {
-	return &controlHistory{byKey: map[string]*controlRequest{}, strings: newInterned(), lists: newInterned()}
+	return &controlHistory{byKey: map[string]*controlRequest{}, strings: newInterned(), lists: newInterned(), masks: newInterned()}
 }
 
 // requestBody returns what identifies a request besides MAC and tag, its sub-command and its argument.
@@ -86,6 +90,8 @@ func requestBody(b []byte) (body string, sub byte, text string) {
 		}
 		n := min(int(binary.BigEndian.Uint16(b[30:])), len(b)-32)
 		return string(b[29 : 32+n]), b[29] & 0x0f, string(b[32 : 32+n])
+	case cmdMask:
+		return maskBody(b)
 	case cmdReserve:
 		if len(b) < 26 {
 			return string(b[24:]), 0xff, ""
@@ -100,16 +106,17 @@ func (c *controlHistory) delivered(at int64, proc int, b []byte) {
 	body, sub, text := requestBody(b)
 	mac, tag := frameSrc(b), frameTag(b)
 	key := fmt.Sprintf("%x %08x %d %x", mac, tag, b[offCommand], body)
-	if b[offCommand] == cmdConfig && sub <= 2 || b[offCommand] == cmdReserve && sub == 0 {
+	if b[offCommand] == cmdConfig && sub <= 2 || b[offCommand] == cmdReserve && sub == 0 || b[offCommand] == cmdMask && sub == 0 {
 		key = fmt.Sprintf("%x %08x %d", mac, tag, b[offCommand]) // a read is known by its tag alone; it changes nothing
 	}
 	r := c.byKey[key]
 	if r == nil || !r.changes && len(r.waiting) == 0 {
 		r = &controlRequest{mac: mac, tag: tag, body: body, command: b[offCommand], sub: sub, text: text, startNs: at}
-		r.changes = r.command == cmdConfig && (sub == 3 || sub == 4) || r.command == cmdReserve && (sub == 1 || sub == 2)
+		r.changes = r.command == cmdMask && sub == maskEdit || r.command == cmdConfig && (sub == 3 || sub == 4) || r.command == cmdReserve && (sub == 1 || sub == 2)
 		c.byKey[key] = r
 		c.requests = append(c.requests, r)
 	}
+	c.maskAsked = c.maskAsked || r.command == cmdMask && r.changes
 	c.reserved = c.reserved || r.command == cmdReserve && r.changes
 	r.copies++
 	r.waiting = append(r.waiting, controlCopy{at, proc})
@@ -129,8 +136,6 @@ func (c *controlHistory) emitted(h *history, v *volumeHistory, at int64, proc in
 			c.config = append(c.config, linOp{start: at, end: at, value: c.strings.id(text), label: "announcement"})
 			return
 		}
-	case cmdMask:
-		return
 	}
 	r, copyAt, ok := c.match(proc, b, body)
 	if !ok {
@@ -141,9 +146,12 @@ func (c *controlHistory) emitted(h *history, v *volumeHistory, at int64, proc in
 		h.fail("slot %d: answer to a control request that was not delivered: tag %08x", v.slot, frameTag(b))
 		return
 	}
-	if b[offCommand] == cmdConfig {
+	switch b[offCommand] {
+	case cmdConfig:
 		c.configAnswer(h, v, r, copyAt, at, b, text)
-	} else {
+	case cmdMask:
+		c.maskAnswer(h, v, r, copyAt, at, b, text)
+	default:
 		c.reserveAnswer(h, v, r, copyAt, at, b, text)
 	}
 }
@@ -278,6 +286,7 @@ func (c *controlHistory) refused(h *history, v *volumeHistory, at int64, d *data
 
 // excludedAt reports whether a reservation that was answered before at shuts the copy's initiator out.
 func (c *controlHistory) excludedAt(d *dataCopy, at int64) bool {
+	c.masked(d.initMAC, d.at, at, d.command)
 	if c.reserved {
 		mac := d.initMAC
 		c.data = append(c.data, linOp{start: d.at, end: at, pre: func(s uint64) bool { return c.admits(s, mac) },
@@ -312,7 +321,7 @@ func (c *controlHistory) closedFor(d *dataCopy) int64 {
 
 func (c *controlHistory) judge(h *history, v *volumeHistory) {
 	for _, r := range c.requests {
-		if !r.changes || r.answered {
+		if !r.changes || r.answered || r.command == cmdMask {
 			continue
 		}
 		op := linOp{start: r.startNs, end: forever, optional: true, write: true,
@@ -333,6 +342,7 @@ func (c *controlHistory) judge(h *history, v *volumeHistory) {
 		}
 		c.reserve = append(c.reserve, op)
 	}
+	c.judgeMask(h, v)
 	if why := linearize(0, c.config); why != "" {
 		h.fail("slot %d: config string is not linearizable: %s\n    strings: %q", v.slot, why, c.strings.names)
 	}

@@ -16,8 +16,9 @@ type linOp struct {
 	optional   bool // may also never take effect (a delivered copy that nobody saw answered)
 	write      bool
 	value      uint64
-	pre        func(state uint64) bool // what must hold where it takes effect; a read with pre asserts nothing else
-	label      string                  // for the report
+	edit       func(state uint64) uint64 // a write that depends on what it finds; then value does not count
+	pre        func(state uint64) bool   // what must hold where it takes effect; a read with pre asserts nothing else
+	label      string                    // for the report
 }
 
 // apply returns the state after o takes effect, and whether it can take effect there.
@@ -25,6 +26,8 @@ func (o *linOp) apply(state uint64) (uint64, bool) {
 	switch {
 	case o.pre != nil && !o.pre(state):
 		return state, false
+	case o.edit != nil:
+		return o.edit(state), true
 	case o.write:
 		return o.value, true
 	case o.pre == nil && o.value != state:
@@ -218,15 +221,18 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 // copy of the same write that ends sooner does the same and is worth less later.
 func idle(c *linConfig, ops []linOp, open []int, s int) bool {
 	o := &ops[open[s]]
-	if o.value == c.value {
+	if value, _ := o.apply(c.value); value == c.value {
 		return true
+	}
+	if o.edit != nil {
+		return false
 	}
 	for t, i := range open {
 		if i < 0 || t == s || c.done.has(t) {
 			continue
 		}
 		p := &ops[i]
-		if p.write && p.optional && p.value == o.value && p.pre == nil && o.pre == nil && (p.end < o.end || p.end == o.end && t < s) {
+		if p.write && p.optional && p.value == o.value && p.edit == nil && p.pre == nil && o.pre == nil && (p.end < o.end || p.end == o.end && t < s) {
 			return true
 		}
 	}

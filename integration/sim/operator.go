@@ -13,10 +13,12 @@ import (
 // operator is who changes the cluster while it runs. He looks at the newest state, says what is missing to any node that lives,
 // and goes on until the state is as he wants it: requests and answers may be lost, and said twice.
 type operator struct {
-	w       *world
-	rnd     random
-	tasks   []*task
-	ticking bool
+	w        *world
+	rnd      random
+	tasks    []*task
+	ticking  bool
+	clearing [256]bool              // slots whose mask is being emptied
+	doomed   map[raid.VolumeID]bool // volumes that were to be deleted
 }
 
 // task is one thing that shall come about.
@@ -25,6 +27,7 @@ type task struct {
 	done    func(*membership.State) bool                 // it has come about
 	next    func(*membership.State) cluster.AdminRequest // what to ask for now
 	then    func()                                       // when it is done; may be nil
+	replied func()                                       // at each answer; may be nil
 	asked   *process
 	askedNs int64
 }
@@ -35,7 +38,7 @@ const (
 )
 
 func newOperator(w *world) *operator {
-	return &operator{w: w, rnd: newRandom(w.shape.seed, "operator")}
+	return &operator{w: w, doomed: map[raid.VolumeID]bool{}, rnd: newRandom(w.shape.seed, "operator")}
 }
 
 // want begins a task.
@@ -94,6 +97,9 @@ func (o *operator) ask(s *membership.State, t *task) {
 	p := pick(o.rnd, living...)
 	t.asked, t.askedNs = p, now
 	p.ask(t.next(s), func(r cluster.AdminReply) {
+		if t.replied != nil && r.Err == "" {
+			t.replied()
+		}
 		if t.asked != p {
 			return
 		}
@@ -170,6 +176,7 @@ func (o *operator) recreate(slot int) {
 		return
 	}
 	old := s.Slot(uint8(slot)).ID()
+	o.doomed[old] = true
 	o.want(&task{
 		what: fmt.Sprintf("slot %d gets another volume than %d", slot, old),
 		done: func(s *membership.State) bool {

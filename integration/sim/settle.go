@@ -50,6 +50,10 @@ func (w *world) unwell(patient bool) string {
 		return why
 	}
 	for _, v := range w.newestState().Volumes {
+		if len(v.Control.Mask) > 0 {
+			w.operator.clearMask(v.Slot)
+			return fmt.Sprintf("slot %d: a mask shuts initiators out", v.Slot)
+		}
 		for _, m := range v.Data.Members {
 			if !m.InSync {
 				return fmt.Sprintf("slot %d: disk %d is not in-sync (S %d)", v.Slot, m.Disk, m.Stale)
