@@ -91,6 +91,7 @@ func (o *Owner) proposeDrop() {
 			if why == "" {
 				why = fmt.Sprintf("needs disk %d: %s, and too few in-sync disks are left without it", x.id, x.dropText)
 			}
+			o.tryAgain(x)
 			continue
 		}
 		if !o.mayPropose() {
@@ -107,6 +108,14 @@ func (o *Owner) proposeDrop() {
 		o.propose(VolumeCommand{Kind: kind, Disk: x.id, S: s})
 	}
 	o.suspend(why)
+}
+
+// tryAgain opens a new stream to a disk that has refused something and may not leave: its Started takes the reason back.
+func (o *Owner) tryAgain(x *disk) {
+	if x.started && (x.drop == dropGap || x.drop == dropGone) && o.now-x.askedNs >= second {
+		o.streamBroken(x)
+		o.openStream(x)
+	}
 }
 
 // suspend stops admission while why is not empty, and resumes.

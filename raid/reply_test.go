@@ -1,6 +1,7 @@
 package raid_test
 
 import (
+	"slices"
 	"testing"
 
 	. "clade/raid"
@@ -23,4 +24,47 @@ func TestTimeToStartBeginsWithStart(t *testing.T) {
 	}
 	w.write(0, 1)
 	tr.heal()
+}
+
+// toA tells requests to A by their kind.
+func toA(k ReqKind) func(*DiskRequest) bool {
+	return func(r *DiskRequest) bool { return r.Disk == diskA && r.Kind == k }
+}
+
+// nack lets a disk refuse a request, which it never sees.
+func (w *tracedOwner) nack(r *DiskRequest, why NackReason) {
+	w.o.Reply(w.tr.now, &DiskReply{Kind: RepNack, Vol: r.Vol, Disk: r.Disk, Epoch: r.Epoch, Stream: r.Stream, ID: r.ID, Nack: why, Err: "test"})
+}
+
+// take removes the held requests of a kind from the wire to a disk and returns them.
+func (w *tracedOwner) take(d DiskID, k ReqKind) (out []*DiskRequest) {
+	l := w.wires[d]
+	l.reqs = slices.DeleteFunc(l.reqs, func(r *DiskRequest) bool {
+		if r.Kind == k {
+			out = append(out, r)
+		}
+		return r.Kind == k
+	})
+	if len(out) == 0 {
+		w.tr.t.Fatalf("no request of kind %d is on its way to disk %d", k, d)
+	}
+	return out
+}
+
+// A volume that cannot do without a disk waits for it: what the disk refused once is tried again.
+func TestNeededDiskIsTriedAgain(t *testing.T) {
+	for _, why := range []NackReason{NackRefused, NackGone} {
+		tr, w := leftC(t)
+		w.held = toA(ReqPrepare)
+		w.begin(0, 9)
+		tr.run()
+		for _, r := range w.take(diskA, ReqPrepare) {
+			w.nack(r, why)
+		}
+		w.held = nil
+		tr.run()
+		tr.until("the volume admits again", w.o.Admitting)
+		w.write(0, 3)
+		tr.heal()
+	}
 }
