@@ -10,7 +10,7 @@ FUZZTIME ?= 30s
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim soak mutations fuzz model lint demo lab bench ci clean
+.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab bench ci clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ fuzz: ## every fuzz target for FUZZTIME=30s
 
 model: ## the Spin model: the protocol holds, each seeded bug is found (needs spin and gcc)
 	docs/model/check.sh quick
+
+initiators: ## real initiators against labs: the Linux driver in QEMU, and what else is there (installs packages; root)
+	@for p in qemu-system-x86 seabios ipxe-qemu kmod; do dpkg -s $$p >/dev/null 2>&1 || need="$$need $$p"; done; \
+	  [ -z "$$need" ] || apt-get install -yq --no-install-recommends $$need
+	CI=true $(GO) test ./integration/guest -count=1 -v -timeout 40m -guest.long
 
 lint: ## golangci-lint with .golangci.yml
 	$(GOLANGCI) run ./...

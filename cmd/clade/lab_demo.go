@@ -440,7 +440,7 @@ Attach a real initiator, for instance a virtual machine with a tap:
     ip netns exec %[3]s qemu-system-x86_64 ... -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n,host_mtu=9000
   and in the guest: ip link set eth0 mtu 9000 up; modprobe aoe aoe_iflist=eth0; ls /dev/etherd
 Take it down:                     clade lab down --name %[1]s
-`, l.Spec.Name, l.InitiatorNamespace(), l.SANNamespace(), l.SANBridge())
+`, l.Spec.Name, l.InitiatorNamespace(), l.SANNamespace(), l.SANBridge(0))
 }
 
 // sizeText is for people.

@@ -30,5 +30,5 @@ func clusterIP(i int) string { return fmt.Sprintf("10.77.0.%d", i+1) }
 // clusterAddr returns where the i-th node listens for its peers.
 func clusterAddr(i int) string { return fmt.Sprintf("%s:%d", clusterIP(i), clusterPort) }
 
-// SANBridge returns the name of the switch of the first SAN path.
-func (l *Lab) SANBridge() string { return sanBridge(0) }
+// SANBridge returns the name of the switch of a SAN path, from 0.
+func (l *Lab) SANBridge(path int) string { return sanBridge(path) }
