@@ -207,6 +207,7 @@ func (p *process) openDisk(d *hostDisk) {
 	}
 	dr := &driver{p: p, hd: d, disk: disk}
 	p.drivers = append(p.drivers, dr)
+	p.w.checks.opened(dr)
 	vols := disk.Volumes()
 	p.input(func(now int64) { p.node.DiskState(now, d.id, true, vols, "opened") })
 }
@@ -285,7 +286,10 @@ func (d *driver) work() {
 		reqs := d.queue
 		d.queue = nil
 		before := d.hd.gate.ops
+		w := d.p.w
+		w.checks.beforeStep(d)
 		replies := cloneReplies(d.disk.Step(d.p.now(), reqs))
+		w.checks.stepped(d, reqs, replies)
 		d.running = true
 		d.after(d.cost(before), func() {
 			d.running = false
@@ -326,6 +330,8 @@ func (d *driver) maybeSync() {
 		}
 		d.syncing = false
 		replies := cloneReplies(d.disk.EndSync(job, err))
+		d.p.w.checks.promised(d, replies)
+		d.p.w.checks.afterDisk(d)
 		d.p.diskReplies(replies)
 		d.check()
 		d.kickIfQueued()
@@ -352,6 +358,7 @@ func (d *driver) idle() {
 	}
 	before := d.hd.gate.ops
 	more, err := d.disk.Background(d.p.now())
+	d.p.w.checks.afterDisk(d)
 	if err != nil {
 		d.fail(err)
 		return

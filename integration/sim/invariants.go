@@ -3,17 +3,25 @@ package sim
 import (
 	"clade/cluster"
 	"clade/raid"
+	"clade/store"
 )
 
-// invariants reads the invariants of PROTOCOL A.4 from the state machines themselves, every few steps and whenever a volume has
-// changed hands. I10 is the history's part; what only shows on the disks is looked at by disk_check.go.
+// invariants reads the invariants of A.4 from the state machines themselves: here those that owners and the replicated state show
+// (I1, I2, I8), every few steps; in invariants_disk.go what disks show (I3, I5, I6, I11), after all their work; in invariants_held.go
+// what must be where (I4, I7, I9, I12). I10 is the history's part.
 type invariants struct {
-	w       *world
-	steps   int
-	commits map[ownerKey]raid.Seq // highest commit point that the owner of an epoch ever had
-	ended   map[ownerKey]raid.Seq // end of an epoch, as first recorded
-	batches map[batchKey]uint64   // bid
-	owners  map[ownerKey]ownerOf
+	w         *world
+	steps     int
+	commits   map[ownerKey]raid.Seq // highest commit point that the owner of an epoch ever had
+	ended     map[ownerKey]raid.Seq // end of an epoch, as first recorded
+	batches   map[batchKey]*batch
+	newest    map[raid.VolumeID]raid.Epoch       // with a batch
+	appliedTo map[ownerKey]raid.Seq              // highest record of an epoch that any disk has applied
+	committed map[raid.VolumeID][]committedBatch // by seq - 1
+	shadows   map[shadowKey]*shadow
+	views     []store.VolumeView
+	log       []store.LogRecord
+	owners    map[ownerKey]ownerOf
 }
 
 type ownerKey struct {
@@ -33,10 +41,15 @@ type ownerOf struct {
 }
 
 func newInvariants(w *world) *invariants {
-	return &invariants{w: w, commits: map[ownerKey]raid.Seq{}, ended: map[ownerKey]raid.Seq{}, batches: map[batchKey]uint64{}, owners: map[ownerKey]ownerOf{}}
+	return &invariants{w: w, commits: map[ownerKey]raid.Seq{}, ended: map[ownerKey]raid.Seq{}, batches: map[batchKey]*batch{}, newest: map[raid.VolumeID]raid.Epoch{},
+		appliedTo: map[ownerKey]raid.Seq{}, committed: map[raid.VolumeID][]committedBatch{}, shadows: map[shadowKey]*shadow{},
+		owners: map[ownerKey]ownerOf{}}
 }
 
-const checkEverySteps = 8
+const (
+	checkEverySteps = 8
+	everythingEvery = 64 // of those
+)
 
 // afterStep looks at everything every few steps of any process.
 func (c *invariants) afterStep(p *process) {
@@ -46,6 +59,9 @@ func (c *invariants) afterStep(p *process) {
 		c.oneServes()
 		c.ends(p)
 		c.w.stats.checks++
+		if c.w.stats.checks%everythingEvery == 0 {
+			c.everything()
+		}
 	}
 }
 
@@ -81,6 +97,8 @@ func (c *invariants) owner(p *process) {
 			continue
 		}
 		c.commits[k] = max(c.commits[k], o.Status.Commit)
+		c.ends(p)
+		c.committedTo(p.node.State().Volume(o.Vol), o.Epoch, o.Status.Commit)
 		c.waitSet(p, o)
 	}
 }
@@ -114,6 +132,9 @@ func (c *invariants) ends(p *process) {
 					c.w.fail("volume %d epoch %d ended at %d, now at %d", k.vol, e, old, r.End)
 				}
 				c.ended[k] = r.End
+				if n := c.appliedTo[k]; n > r.End {
+					c.w.fail("I3: volume %d epoch %d ended at %d, a disk has applied %d", k.vol, e, r.End, n)
+				}
 				if c.commits[k] > r.End {
 					c.w.fail("I2: volume %d epoch %d committed %d and ended at %d", k.vol, e, c.commits[k], r.End)
 				}
@@ -122,16 +143,11 @@ func (c *invariants) ends(p *process) {
 	}
 }
 
-// request is I9: two records with equal epoch and seq belong to one batch.
+// request looks at what an owner asks of a disk.
 func (c *invariants) request(r *raid.DiskRequest) {
-	if r.Kind != raid.ReqPrepare || r.Rec == nil {
-		return
+	if r.Kind == raid.ReqPrepare && r.Rec != nil {
+		c.sent(r)
 	}
-	k := batchKey{ownerKey{r.Vol, r.Rec.Epoch}, r.Rec.Seq}
-	if bid, ok := c.batches[k]; ok && bid != r.Rec.BID {
-		c.w.fail("I9: volume %d: two batches are called %d:%d", r.Vol, r.Rec.Epoch, r.Rec.Seq)
-	}
-	c.batches[k] = r.Rec.BID
 }
 
 func (c *invariants) processEnded(p *process) {

@@ -14,6 +14,7 @@ func (w *world) settle() {
 	if !w.runUntil(w.sched.nowNs+5*second, func() bool { return w.restless() == "" }) {
 		w.fail("at the end, 5 s after all load was done: %s", w.restless())
 	}
+	w.checks.everything()
 	s := w.newestState()
 	for _, mv := range s.Volumes {
 		w.settleVolume(mv.Slot, mv.Data)
