@@ -142,3 +142,36 @@ func TestUnreadableFreeJournal(t *testing.T) {
 		}
 	}
 }
+
+// However much queues for one group, and whatever one request holds, the group can be read again.
+func TestLargeMeta(t *testing.T) {
+	dev := disktest.New(600<<20, 1)
+	u := newUser(t, dev, 320<<20)
+	u.make(7)
+	n := raid.Seq(0)
+	send := func(reqs int) (refused bool) {
+		r := rec(1, n+1, n, 5)
+		r.Reqs = make([]raid.ReqHeader, reqs)
+		for _, a := range u.send(&raid.DiskRequest{Kind: raid.ReqPrepare, Epoch: 1, Stream: 1, Rec: r}) {
+			if refused = a.Kind == raid.RepNack; refused {
+				return refused
+			}
+		}
+		n++
+		return false
+	}
+	for range 6 {
+		if send(80_000) {
+			t.Fatal("refused")
+		}
+	}
+	if !send(500_000) {
+		t.Error("a record is accepted that no group can hold")
+	}
+	u.do(&raid.DiskRequest{Kind: raid.ReqVerify, Epoch: 1})
+	dev.Crash()
+	u.open()
+	if rep, _ := u.takeover(7, 2, 1, []raid.HistRange{{From: 1, To: 1, End: n}}, 0); rep.Damaged || rep.EndSeq != n {
+		t.Fatalf("acknowledged %d, there is %d, damaged %v", n, rep.EndSeq, rep.Damaged)
+	}
+}

@@ -58,11 +58,20 @@ func (j *journal) quota(volumes int) uint64 {
 	return uint64(max(q, 1)) // 0 would be none: no owner has more than one record above a quota that is too small for it
 }
 
+// metaBytes is an upper bound of what a request takes in its group's meta part.
+func metaBytes(r *raid.DiskRequest) int64 {
+	n := int64(256 + 24*len(r.Hist) + 24*len(r.Shards) + 20*len(r.Blocks))
+	if r.Rec != nil {
+		n += int64(20*len(r.Rec.Blocks) + 4*len(r.Rec.Parts) + 41*len(r.Rec.Reqs))
+	}
+	return n
+}
+
 // journalBytes is an upper bound of what a request takes in the journal, but for the page that begins a group.
 func journalBytes(r *raid.DiskRequest) int64 {
-	n := int64(256 + 24*len(r.Hist) + 24*len(r.Shards) + (pageBytes+20)*len(r.Blocks))
+	n := metaBytes(r) + int64(pageBytes*len(r.Blocks))
 	if r.Rec != nil {
-		n += int64((pageBytes+20)*len(r.Rec.Blocks) + 4*len(r.Rec.Parts) + 41*len(r.Rec.Reqs))
+		n += int64(pageBytes * len(r.Rec.Blocks))
 	}
 	return n
 }
@@ -77,7 +86,11 @@ func (d *Disk) admit(r *raid.DiskRequest) (bool, error) {
 	if r.Rec != nil || len(r.Blocks) > 0 {
 		reserve = d.jrn.reserve()
 	}
-	if len(d.building.entries) > 0 && d.building.bytes()+n > d.jrn.groupBytesMax() {
+	meta := metaBytes(r)
+	if meta > metaBytesMax/2 {
+		return false, nil // no group could be read again that has such requests; no owner sends them
+	}
+	if len(d.building.entries) > 0 && (d.building.bytes()+n > d.jrn.groupBytesMax() || int64(d.building.meta)+meta > metaBytesMax/2) {
 		if err := d.flush(); err != nil {
 			return false, err
 		}

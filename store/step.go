@@ -22,6 +22,8 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 		switch {
 		case err != nil:
 			out = append(out, d.nack(r, raid.NackGone, d.fail(err).Error()))
+		case metaBytes(r) > metaBytesMax/2:
+			out = d.refuse(out, r, "volume %d: request %d is too large for the journal", r.Vol, r.Kind)
 		case !ok && (r.Kind == raid.ReqPrepare || r.Kind == raid.ReqFill):
 			out = d.refuse(out, r, "volume %d: the journal is full", r.Vol)
 		default:
