@@ -36,7 +36,7 @@ soak: ## fresh simulated clusters for MINUTES=n, a process a core
 	done; wait
 
 mutations: ## switch the protocol's rules off one by one: the tests must notice each
-	$(GO) test -tags mutation -count=1 -timeout 0 -run 'Mutation' ./raid ./store/disktest ./membership ./integration/sim
+	$(GO) test -tags mutation -count=1 -p 1 -run 'Mutation' ./raid ./store/disktest ./membership ./cluster ./cluster/runtime ./integration/sim
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	@set -e; $(GO) list ./... | while read -r p; do \
