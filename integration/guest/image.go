@@ -52,7 +52,7 @@ func BuildImage(ctx context.Context, cache string, f Features) (*Image, error) {
 	}
 	packages := []string{"busybox-static", "e2fsprogs", "aoetools", "util-linux"}
 	modules := []string{"aoe", "ext4", "crc32c_generic", "crc32c_intel", "virtio_net", "virtio_pci", "af_packet"}
-	programs := []string{"mkfs.ext4", "e2fsck", "aoe-discover", "aoe-stat", "aoeping", "aoecfg"}
+	programs := []string{"mkfs.ext4", "e2fsck", "aoe-discover", "aoe-stat", "aoeping", "aoecfg", "flock"}
 	if f.OCFS2 {
 		packages = append(packages, "ocfs2-tools")
 		modules = append(modules, "ocfs2", "ocfs2_dlmfs", "ocfs2_stack_o2cb")
