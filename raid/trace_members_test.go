@@ -40,17 +40,6 @@ func leftC(t testing.TB) (*trace, *tracedOwner) {
 	return tr, o
 }
 
-func toC(kinds ...ReqKind) func(*DiskRequest) bool {
-	return func(r *DiskRequest) bool {
-		for _, k := range kinds {
-			if r.Disk == diskC && r.Kind == k {
-				return true
-			}
-		}
-		return false
-	}
-}
-
 func only(k CommandKind) func(VolumeCommand) bool {
 	return func(c VolumeCommand) bool { return c.Kind == k }
 }
