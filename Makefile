@@ -47,7 +47,7 @@ model: ## the Spin model: the protocol holds, each seeded bug is found (needs sp
 	docs/model/check.sh quick
 
 initiators: ## real initiators against labs: the Linux driver in QEMU, and what else is there (installs packages; root)
-	@for p in qemu-system-x86 seabios ipxe-qemu kmod; do dpkg -s $$p >/dev/null 2>&1 || need="$$need $$p"; done; \
+	@for p in qemu-system-x86 seabios ipxe-qemu ipxe kmod syslinux mtools dosfstools; do dpkg -s $$p >/dev/null 2>&1 || need="$$need $$p"; done; \
 	  [ -z "$$need" ] || apt-get install -yq --no-install-recommends $$need
 	CI=true $(GO) test ./integration/guest -count=1 -v -timeout 40m -guest.long
 

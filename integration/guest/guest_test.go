@@ -27,8 +27,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// missing skips, or fails where CI=true.
-func missing(t testing.TB, what string) {
+// lacking skips, or fails where CI=true.
+func lacking(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("missing: %s", what)
@@ -83,10 +83,10 @@ type site struct {
 func newSite(t testing.TB, spec lab.Spec) *site {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "root, for network namespaces")
+		lacking(t, "root, for network namespaces")
 	}
 	if need := Missing(); len(need) > 0 {
-		missing(t, "Debian packages "+strings.Join(need, " "))
+		lacking(t, "Debian packages "+strings.Join(need, " "))
 	}
 	dir, err := os.MkdirTemp("", "cg-") //nolint:usetesting // short, for the paths of sockets
 	must(t, err)
@@ -113,7 +113,7 @@ func (s *site) boot(name string, f Features) *Machine {
 	s.t.Helper()
 	img, err := BuildImage(within(s.t, 10*time.Minute), cacheDir(s.t), f)
 	if err != nil {
-		missing(s.t, err.Error())
+		lacking(s.t, err.Error())
 	}
 	var nics []Nic
 	for p := range s.lab.Spec.SANPaths {

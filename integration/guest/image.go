@@ -33,9 +33,11 @@ var tools = map[string]string{"qemu-system-x86_64": "qemu-system-x86", "depmod":
 	"ip": "iproute2", "go": "golang"}
 
 // Missing returns the Debian packages that this host lacks, sorted.
-func Missing() []string {
+func Missing() []string { return missing(tools) }
+
+func missing(programs map[string]string) []string {
 	var out []string
-	for program, pkg := range tools {
+	for program, pkg := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			out = append(out, pkg)
 		}
@@ -131,4 +133,40 @@ func (t *tree) pack(w io.Writer, agent string, modules, programs []string) error
 		}
 	}
 	return a.close()
+}
+
+// bootTools are the host's programs that BuildBootDisk needs, and the Debian package of each.
+var bootTools = map[string]string{"syslinux": "syslinux", "mcopy": "mtools", "mkfs.vfat": "dosfstools"}
+
+// BuildBootDisk writes a disk that a BIOS boots: a FAT file system with syslinux, and the kernel and initramfs of an image. size
+// is in bytes, path must not exist.
+func BuildBootDisk(ctx context.Context, img *Image, path string, size int64) error {
+	if need := missing(bootTools); len(need) > 0 {
+		return fmt.Errorf("guest: a boot disk needs Debian packages %s", strings.Join(need, " "))
+	}
+	config := path + ".cfg"
+	text := "DEFAULT linux\nLABEL linux\n  KERNEL vmlinuz\n  INITRD initrd\n  APPEND " + kernelArgs + "\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("guest: boot disk: %w", err)
+	}
+	defer os.Remove(config) //nolint:errcheck // beside a disk that is thrown away
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("guest: boot disk: %w", err)
+	}
+	for _, c := range [][]string{
+		{"mkfs.vfat", "-F", "32", path},
+		{"syslinux", "--install", path},
+		{"mcopy", "-i", path, img.Kernel, "::vmlinuz"},
+		{"mcopy", "-i", path, img.Initrd, "::initrd"},
+		{"mcopy", "-i", path, config, "::syslinux.cfg"},
+	} {
+		if _, err := output(ctx, "", c[0], c[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -32,6 +32,8 @@ type Spec struct {
 	Space string // network namespace of the bridges
 	Nics  []Nic
 	MiB   int // memory; default 768
+	// Firmware and Script, if set, are iPXE as a kernel (ipxe.lkrn) and what it shall do, instead of the image's kernel.
+	Firmware, Script string
 }
 
 // Machine is a running guest. Any goroutine may call its methods.
@@ -84,6 +86,9 @@ type result struct {
 // lifeMax bounds a machine's life, in the form of timeout(1).
 const lifeMax = "40m"
 
+// kernelArgs is the command line of every guest's kernel.
+const kernelArgs = "console=ttyS0 panic=-1 loglevel=5 rdinit=/init"
+
 // Boot starts a machine and waits until its agent answers. Close it in the end.
 func Boot(ctx context.Context, spec Spec) (*Machine, error) {
 	if spec.MiB == 0 {
@@ -92,8 +97,12 @@ func Boot(ctx context.Context, spec Spec) (*Machine, error) {
 	m := &Machine{spec: spec, exit: make(chan struct{}), waiting: map[int]chan result{}}
 	// A test run that is killed leaves nothing for longer than lifeMax.
 	args := []string{lifeMax, "ip", "netns", "exec", spec.Space, "qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "1",
-		"-m", strconv.Itoa(spec.MiB), "-nodefaults", "-display", "none", "-no-reboot", "-kernel", spec.Image.Kernel, "-initrd", spec.Image.Initrd,
-		"-append", "console=ttyS0 panic=-1 loglevel=5 rdinit=/init", "-serial", "file:" + m.ConsolePath(), "-serial", "unix:" + m.socket() + ",server=on,wait=off"}
+		"-m", strconv.Itoa(spec.MiB), "-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + m.ConsolePath(), "-serial", "unix:" + m.socket() + ",server=on,wait=off"}
+	if spec.Firmware != "" {
+		args = append(args, "-kernel", spec.Firmware, "-initrd", spec.Script)
+	} else {
+		args = append(args, "-kernel", spec.Image.Kernel, "-initrd", spec.Image.Initrd, "-append", kernelArgs)
+	}
 	for i, n := range spec.Nics {
 		if err := m.addTap(ctx, i, n); err != nil {
 			return nil, errors.Join(err, m.removeTaps())
