@@ -182,7 +182,7 @@ func (o *Owner) endCopy(c *copyJob) {
 
 func (o *Owner) copyFilled(x *disk, r *DiskReply) {
 	for _, c := range o.copiesTo(x) {
-		if c.id != r.ID {
+		if c.id != r.ID || c.id == 0 { // 0: not sent yet
 			continue
 		}
 		o.endCopy(c)
@@ -264,19 +264,24 @@ func (o *Owner) refused(x *disk, r *DiskReply) {
 		o.requeue(out)
 		return
 	}
+	for _, j := range o.joins {
+		if _, ok := j.asked[r.ID]; ok && j.step == joinAsking {
+			o.abortJoin(j.x, fmt.Sprintf("disk %d does not tell what changed: %s", x.id, r.Err))
+			return
+		}
+	}
 	j := o.joinOf(x)
 	switch {
 	case j != nil && !x.inW:
 		o.abortJoin(x, "it refused: "+r.Err)
-	case x.inW && !slices.ContainsFunc(o.copiesTo(x), func(c *copyJob) bool { return c.id == r.ID }):
+	case x.inW && r.ID == 0: // a Prepare; what has an id was asked of others meanwhile, or is a Fill
 		o.giveUp(x, dropGap, "it refused: "+r.Err)
 	}
 	for _, c := range o.copiesTo(x) {
-		if c.id == r.ID {
+		if c.id == r.ID && c.id != 0 {
 			o.endCopy(c)
 		}
 	}
-	o.rejoinsLost(nil)
 }
 
 // repair rebuilds a bad block of a disk in W from the others (A.4.7).

@@ -68,3 +68,60 @@ func TestNeededDiskIsTriedAgain(t *testing.T) {
 		tr.heal()
 	}
 }
+
+// A Read that was sent elsewhere long ago is refused: no reason to give the disk up.
+func TestLateRefusalOfAReadIsNothing(t *testing.T) {
+	tr := newTrace21(t)
+	w := tr.serve()
+	w.write(0, 1)
+	tr.pass(second)
+	w.kill()
+	w = tr.serve() // with an empty cache
+	w.held = toA(ReqRead)
+	w.read(0)
+	tr.pass(second)
+	for _, r := range w.take(diskA, ReqRead) {
+		w.nack(r, NackRefused)
+	}
+	tr.pass(second)
+	for _, e := range w.events {
+		if e.Kind == EventDropped {
+			t.Fatalf("disk %d is dropped: %s", e.Disk, e.Text)
+		}
+	}
+}
+
+// A Prepare that is refused while a repair of the same disk waits for its sources is not taken for the repair's refusal.
+func TestRefusedPrepareIsNoRefusedRepair(t *testing.T) {
+	tr := newTrace21(t)
+	w := tr.serve()
+	w.write(0, 1)
+	tr.pass(second)
+	tr.applyOn(diskA)
+	tr.disk(diskA).Spoil(0)
+	w.kill()
+	w = tr.serve()
+	rebuilt := false // the second Read of B is the repair's
+	w.held = func(r *DiskRequest) bool {
+		if toA(ReqPrepare)(r) || rebuilt && r.Kind == ReqRead && r.First == 0 {
+			return true
+		}
+		rebuilt = rebuilt || r.Disk == diskC && r.Kind == ReqRead
+		return false
+	}
+	w.mustRead(0, 1)
+	w.begin(600, 2)
+	tr.run()
+	w.take(diskB, ReqRead)
+	for _, r := range w.take(diskA, ReqPrepare) {
+		w.nack(r, NackRefused)
+	}
+	w.shelve = func(VolumeCommand) bool { return true }
+	tr.run()
+	if len(w.pending) == 0 {
+		t.Fatal("a disk that refuses a record goes on unnoticed")
+	}
+	w.shelve = nil
+	tr.pass(second)
+	tr.heal()
+}
