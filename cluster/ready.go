@@ -7,6 +7,7 @@ import "clade/raid"
 type txQueue struct {
 	answers []answer // emitted only under the serving rule
 	buf     []byte   // headers
+	parts   [][]byte // payloads
 	spare   handed
 }
 
@@ -16,6 +17,7 @@ type handed struct {
 	peers  []PeerOut
 	disk   []*raid.DiskRequest
 	buf    []byte
+	parts  [][]byte
 }
 
 // answer is a staged frame of a volume.
@@ -52,13 +54,21 @@ func (n *Node) Ready(nowNs int64) *Ready {
 	out.Stop = n.group.Stopped()
 	out.NextNs = n.nextNs()
 	last := n.tx.spare
-	n.tx.spare = handed{out.Frames, out.Peers, out.Disk, n.tx.buf}
+	n.tx.spare = handed{out.Frames, out.Peers, out.Disk, n.tx.buf, n.tx.parts}
 	clear(last.frames) // lets go of the payloads
 	clear(last.peers)
 	clear(last.disk)
+	clear(last.parts)
 	n.ready = Ready{Frames: last.frames[:0], Peers: last.peers[:0], Disk: last.disk[:0]}
-	n.tx.buf = last.buf[:0]
+	n.tx.buf, n.tx.parts = last.buf[:0], last.parts[:0]
 	return &out
+}
+
+// payload keeps a list of slices for a frame that is staged now. What they point to is immutable.
+func (n *Node) payload(parts [][]byte) [][]byte {
+	at := len(n.tx.parts)
+	n.tx.parts = append(n.tx.parts, parts...)
+	return n.tx.parts[at:len(n.tx.parts):len(n.tx.parts)]
 }
 
 // header returns an empty buffer of capacity c for a frame that is staged now. A block that is full stays with the frames in it.

@@ -118,7 +118,7 @@ func (n *Node) finishIO(v *volume, c raid.Completion) {
 		status, errReg = aoe.StatusError, aoe.ErrRegUNC
 	case raid.DoneRead:
 		if t.kind == aoe.ActionRead {
-			payload = c.Data
+			payload = n.payload(c.Data)
 		}
 	}
 	h := aoe.AppendATAReply(n.header(aoe.FrameBytesMin), &t.header, self, &v.target.Identity, status, errReg, payload != nil)

@@ -227,7 +227,8 @@ func (o *Owner) Take() *Effects {
 func (e *Effects) reset() {
 	clear(e.Requests)
 	clear(e.Done)
-	*e = Effects{Requests: e.Requests[:0], Proposals: e.Proposals[:0], Done: e.Done[:0], Forward: e.Forward[:0], Events: e.Events[:0]}
+	clear(e.parts)
+	*e = Effects{Requests: e.Requests[:0], Proposals: e.Proposals[:0], Done: e.Done[:0], Forward: e.Forward[:0], Events: e.Events[:0], parts: e.parts[:0]}
 }
 
 // activeStep is one turn of an ACTIVE owner. Members first: a disk given up may let batches commit.

@@ -71,6 +71,8 @@ type Effects struct {
 	Done      []Completion
 	Forward   []RolledForward
 	Events    []OwnerEvent
+
+	parts [][]byte // of Done's Data
 }
 
 // OwnerState is where an owner is in its life: FENCING, ACTIVE, DEAD (A.4).

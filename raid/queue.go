@@ -29,6 +29,31 @@ type queue struct {
 	bytes    int
 	dirty    bool // something changed that may let writes go on
 	pass     uint64
+	free     []*request // finished ones, to be used again
+}
+
+// freeMax bounds the finished requests that are kept: a burst of all that a few initiators may have in flight.
+const freeMax = 1024
+
+// take returns an empty request.
+func (q *queue) take() *request {
+	n := len(q.free)
+	if n == 0 {
+		return &request{}
+	}
+	r := q.free[n-1]
+	q.free = q.free[:n-1]
+	return r
+}
+
+// give keeps a request that nobody holds any more, with the room it has.
+func (q *queue) give(r *request) {
+	if len(q.free) >= freeMax {
+		return
+	}
+	clear(r.rows)
+	*r = request{spans: r.spans[:0], rows: r.rows[:0], data: r.data[:0]}
+	q.free = append(q.free, r)
 }
 
 type barrier struct {
@@ -67,7 +92,7 @@ func (o *Owner) Write(nowNs int64, io *IO) {
 	if r == nil {
 		return
 	}
-	r.write, r.data = true, append([]byte(nil), io.Data...)
+	r.write, r.data = true, append(r.data, io.Data...)
 	o.queue.writes = append(o.queue.writes, r)
 	o.queue.open = append(o.queue.open, r.order)
 	for i, x := range r.rows {
@@ -92,12 +117,13 @@ func (o *Owner) admit(io *IO, open bool) *request {
 		return nil
 	}
 	o.queue.order++
-	r := &request{token: io.Token, order: o.queue.order, bytes: io.Bytes, req: io.Req, atNs: o.now}
-	r.spans = o.geo.spans(make([]span, 0, io.Bytes/BlockBytes+2), io.Offset, io.Bytes)
-	r.rows = make([]*row, len(r.spans))
-	for i, s := range r.spans {
-		r.rows[i] = o.cache.get(s.key)
-		r.rows[i].refs++
+	r := o.queue.take()
+	r.token, r.order, r.bytes, r.req, r.atNs = io.Token, o.queue.order, io.Bytes, io.Req, o.now
+	r.spans = o.geo.spans(r.spans, io.Offset, io.Bytes)
+	for _, s := range r.spans {
+		x := o.cache.get(s.key)
+		x.refs++
+		r.rows = append(r.rows, x)
 	}
 	o.queue.bytes += io.Bytes
 	return r
@@ -124,7 +150,7 @@ func (o *Owner) barriers() {
 	}
 }
 
-// finish ends a request and lets go of its rows.
+// finish ends a request and lets go of its rows. It must not be used after that: it becomes another one.
 func (o *Owner) finish(r *request, kind DoneKind, data [][]byte) {
 	for _, x := range r.rows {
 		x.refs--
@@ -138,6 +164,7 @@ func (o *Owner) finish(r *request, kind DoneKind, data [][]byte) {
 		o.queue.open = slices.Delete(o.queue.open, i, i+1)
 	}
 	o.fx.Done = append(o.fx.Done, Completion{Token: r.token, Kind: kind, Data: data})
+	o.queue.give(r)
 }
 
 // leaveQueue takes a write off its rows' lists: it has a seq now, or never will.

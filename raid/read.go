@@ -480,10 +480,11 @@ func (o *Owner) settleRead(r *request) bool {
 	return true
 }
 
+// gather returns a read's bytes, valid as long as the effects that they go into.
 func (o *Owner) gather(r *request) [][]byte {
-	out := make([][]byte, len(r.spans))
+	at := len(o.fx.parts)
 	for i, s := range r.spans {
-		out[i] = o.visible(r.rows[i], s.role)[s.off : s.off+s.n]
+		o.fx.parts = append(o.fx.parts, o.visible(r.rows[i], s.role)[s.off:s.off+s.n])
 	}
-	return out
+	return o.fx.parts[at:len(o.fx.parts):len(o.fx.parts)]
 }

@@ -155,6 +155,7 @@ func (w *tracedOwner) turn() (moved bool) {
 	w.forward = append(w.forward, fx.Forward...)
 	w.events = append(w.events, fx.Events...)
 	for _, d := range fx.Done {
+		d.Data = slices.Clone(d.Data) // the effects are used again
 		if _, ok := w.done[d.Token]; ok {
 			w.tr.t.Fatalf("token %d ended twice", d.Token)
 		}
