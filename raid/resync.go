@@ -84,7 +84,7 @@ func (o *Owner) joinOn(j *join) {
 			o.askRegions(j)
 		}
 	case joinCopying:
-		for j.active < o.cfg.ResyncWindow && len(j.todo) > 0 {
+		for j.active < o.cfg.ResyncWindow && len(j.todo) > 0 && o.joinOf(j.x) == j { // a copy may fail at once
 			k := j.todo[0]
 			j.todo = j.todo[1:]
 			j.active++
@@ -213,10 +213,10 @@ func (o *Owner) proposeInSync(j *join) {
 func (o *Owner) endJoin(x *disk) {
 	for i, j := range o.joins {
 		if j.x == x {
+			o.joins = append(o.joins[:i:i], o.joins[i+1:]...) // first: a copy that ends may end another join
 			for len(j.copies) > 0 {
 				o.endCopy(j.copies[0])
 			}
-			o.joins = append(o.joins[:i:i], o.joins[i+1:]...)
 			return
 		}
 	}

@@ -1,0 +1,74 @@
+package raid_test
+
+import (
+	"slices"
+	"testing"
+
+	. "clade/raid"
+)
+
+// Resyncs that meet errors give up and begin anew; none is left hanging.
+
+// A resync that is given up lets go of a region for which another one waits, and that one fails at once: both end.
+func TestTwoResyncsEndTogether(t *testing.T) {
+	tr := newTrace(t, Layout{K: 2, M: 2, UnitBytes: 4096})
+	w := tr.serve()
+	w.write(0, 1)
+	tr.pass(second)
+	tr.lose(3)
+	tr.lose(4)
+	tr.until("two are stale", func() bool { return tr.inSync(1, 2) })
+	w.write(0, 2)
+	tr.pass(5 * second) // no hold-off is left
+	var first, start *DiskRequest
+	w.held = func(r *DiskRequest) bool {
+		switch {
+		case r.Kind == ReqRegions && r.Disk == 1 && first == nil:
+			first = r // disk 3 learns later than disk 4 what to copy
+		case r.Kind == ReqStart && r.Disk == 4:
+			start = r
+		}
+		return r == first || r.Kind == ReqRead
+	}
+	tr.restore(3)
+	tr.restore(4)
+	tr.until("disk 4 is being copied", func() bool {
+		return slices.ContainsFunc(w.wires[1].reqs, func(r *DiskRequest) bool { return r.Kind == ReqRead })
+	})
+	first = &DiskRequest{}
+	tr.run()
+	w.cut(2)
+	w.o.Reply(tr.now, &DiskReply{Kind: RepNack, Vol: 7, Disk: 4, Epoch: start.Epoch, Stream: start.Stream, ID: 1 << 40, Nack: NackRefused})
+	if n := len(w.o.Status().Resync); n != 0 {
+		t.Fatalf("%d resyncs go on", n)
+	}
+	tr.heal()
+}
+
+// A resync that fails is one failure, however many regions were to be copied at once: one hold-off, one new stream.
+func TestFailedResyncFailsOnce(t *testing.T) {
+	tr, w := leftC(t)
+	for region := range 2 {
+		w.write(region*2*BlocksPerRegion, 2)
+	}
+	tr.pass(5 * second)
+	w.held = func(r *DiskRequest) bool { return r.Kind == ReqRegions && r.Disk == diskA }
+	tr.restore(diskC)
+	tr.until("A is asked what changed", func() bool { return len(w.wires[diskA].reqs) > 0 })
+	w.o.Reply(tr.now, tr.disk(diskA).Handle(w.take(diskA, ReqRegions)[0]))
+	w.cut(diskB)
+	w.events = nil
+	w.shelve = func(VolumeCommand) bool { return true }
+	w.held = nil
+	tr.run()
+	n := 0
+	for _, e := range w.events {
+		if e.Kind == EventDropped {
+			n++
+		}
+	}
+	if n > 1 {
+		t.Fatalf("one resync was given up %d times", n)
+	}
+	tr.heal()
+}
