@@ -187,6 +187,7 @@ func (o *Owner) nackReply(x *disk, r *DiskReply) {
 		o.giveUp(x, dropGone, "its node says that it is gone: "+r.Err)
 	case NackGap:
 		if x.started {
+			o.streamBroken(x) // what is under way on it will not be answered
 			o.openStream(x)
 		}
 	case NackRefused:

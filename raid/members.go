@@ -31,7 +31,7 @@ func (o *Owner) giveUp(x *disk, why dropReason, text string) {
 		if mutated("ACK_EARLY") {
 			x.inW = false
 		}
-	case x.inJ:
+	case x.inJ || o.joinOf(x) != nil:
 		o.abortJoin(x, text)
 	}
 }

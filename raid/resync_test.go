@@ -72,3 +72,39 @@ func TestFailedResyncFailsOnce(t *testing.T) {
 	}
 	tr.heal()
 }
+
+// The chain of a joining disk has a gap: what was under way on the old stream will not be answered, and is done again.
+func TestGapBeginsResyncAnew(t *testing.T) {
+	tr, w := staleC(t)
+	w.held = func(r *DiskRequest) bool { return r.Disk == diskC && r.Kind == ReqFill }
+	tr.restore(diskC)
+	var fill *DiskRequest
+	tr.until("C gets a Fill", func() bool {
+		for _, r := range w.wires[diskC].reqs {
+			if r.Kind == ReqFill {
+				fill = r
+			}
+		}
+		return fill != nil
+	})
+	w.o.Reply(tr.now, &DiskReply{Kind: RepNack, Vol: 7, Disk: diskC, Epoch: fill.Epoch, Stream: fill.Stream, Nack: NackGap})
+	w.held = nil
+	tr.heal()
+}
+
+// A disk that is gone just when it should begin anew is tried again when it is back.
+func TestDiskIsGoneWhileWiped(t *testing.T) {
+	tr := newTrace21(t)
+	w := tr.serve()
+	tr.lose(diskC)
+	tr.until("C is stale as of 0", func() bool { return tr.inSync(diskA, diskB) })
+	w.write(0, 1)
+	w.held = func(r *DiskRequest) bool { return r.Disk == diskC && r.Kind == ReqWipe }
+	tr.restore(diskC)
+	tr.until("C is being wiped", func() bool { return len(w.wires[diskC].reqs) > 0 })
+	for _, r := range w.take(diskC, ReqWipe) {
+		w.nack(r, NackGone)
+	}
+	w.held = nil
+	tr.heal()
+}
