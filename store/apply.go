@@ -27,7 +27,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	idle := nowNs-d.lastNs >= idleNs
 	full := d.jrn.used() > d.jrn.size/4
 	if idle || full || d.applicable() > min(lazyBytes, d.jrn.size/8) {
-		n, err := d.apply(applyBlocks)
+		n, err := d.apply(d.piece(idle))
 		if err != nil {
 			return false, d.fail(err)
 		}
@@ -37,7 +37,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 		}
 	}
 	quiet := d.inflight == nil && len(d.building.entries) == 0
-	if quiet && d.checkpointed < d.jrn.head.lsn-1 && (full || idle && nowNs-d.checkNs >= checkpointNs) {
+	if quiet && idle && d.checkpointed < d.jrn.head.lsn-1 && (full || nowNs-d.checkNs >= checkpointNs) {
 		d.checkNs = nowNs
 		if err := d.checkpoint(); err != nil {
 			return false, d.fail(err)
@@ -51,6 +51,15 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 // before it was durable: should that rot, it is not taken for one that a power cut has torn (S11).
 func (d *Disk) seal(idle bool) {
 	d.sealing = idle && d.vouched < d.jrn.head.lsn-1 && d.fits(0, d.jrn.reserve())
+}
+
+// piece is how many blocks Background applies in one go: few while requests come, as the next group's sync takes what was written with
+// it; more when much has piled up.
+func (d *Disk) piece(idle bool) int {
+	if idle {
+		return applyBlocks
+	}
+	return int(min(max(d.applicable()/raid.BlockBytes/32, applyBlocks/8), applyBlocks))
 }
 
 // applicable returns the bytes of records that may be applied.
@@ -170,12 +179,12 @@ func (d *Disk) oldest() (lsn uint64, ok bool) {
 	return lsn, ok
 }
 
-// writePages writes the dirty pages to their other copies (S5), those that were made out of none to both.
-func (d *Disk) writePages() error {
+// writePages writes up to n of the pages that are to be written to their other copies (S5), those that were made out of none to both.
+func (d *Disk) writePages(n int) error {
 	b := make([]byte, pageBytes)
-	for _, p := range d.pages.dirty {
+	for _, p := range d.pages.writing[:min(n, len(d.pages.writing))] {
 		if mutated("C16a") {
-			continue
+			break
 		}
 		for copies := 0; copies == 0 || p.remade && copies < 2; copies++ {
 			p.version++
@@ -188,15 +197,14 @@ func (d *Disk) writePages() error {
 		}
 		p.remade = false
 	}
-	d.pages.clean()
+	d.pages.clean(n)
 	return nil
 }
 
-// writeImage makes the volumes' state, and the tail, durable.
-func (d *Disk) writeImage(tail position, lsn uint64) error {
-	img := encodeImage(&imageState{lsn: lsn, vols: d.vols})
+// writeImage writes the volumes' state and the superblock that names it and the tail; it counts when it is durable.
+func (d *Disk) writeImage(img []byte, tail position) (*super, error) {
 	if uint64(len(img)) > d.super.imageBytes {
-		return fmt.Errorf("checkpoint: the state of %d volumes takes %d bytes, there is room for %d", len(d.vols), len(img), d.super.imageBytes)
+		return nil, fmt.Errorf("checkpoint: the state of %d volumes takes %d bytes, there is room for %d", len(d.vols), len(img), d.super.imageBytes)
 	}
 	next := *d.super
 	next.seq++
@@ -204,14 +212,10 @@ func (d *Disk) writeImage(tail position, lsn uint64) error {
 	next.imageLen, next.imageCRC, next.tail = uint32(len(img)), crcOf(img), tail
 	next.incarnation = d.jrn.incarnation
 	if err := writeFull(d.dev, img, next.imageAt(next.image)); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	if err := writeFull(d.dev, next.encode(), int64(next.seq%2)*pageBytes); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	if err := d.dev.Sync(); err != nil {
-		return fmt.Errorf("checkpoint: sync: %w", err)
-	}
-	d.super = &next
-	return nil
+	return &next, nil
 }

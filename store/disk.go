@@ -32,12 +32,13 @@ type Disk struct {
 	inflight     *group
 	ready        []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
 	failed       error
-	replaying    bool   // Open has not yet checkpointed: pages may be torn
-	lastNs       int64  // last Step
-	checkpointed uint64 // lsn of the newest group that the newest checkpoint covers
-	vouched      uint64 // lsn up to which something later that is durable says that a group was
-	sealing      bool   // the next group may be empty: it vouches for the last one
-	fullAt       uint64 // lsn of the head when the journal was full of what cannot be applied
+	replaying    bool    // Open has not yet checkpointed: pages may be torn
+	lastNs       int64   // last Step
+	checkpointed uint64  // lsn of the newest group that the newest checkpoint covers
+	vouched      uint64  // lsn up to which something later that is durable says that a group was
+	sealing      bool    // the next group may be empty: it vouches for the last one
+	cp           *sliced // a checkpoint that goes in pieces, nil: none
+	fullAt       uint64  // lsn of the head when the journal was full of what cannot be applied
 	stats        Stats
 	checkNs      int64
 }
@@ -132,8 +133,10 @@ func (d *Disk) SyncWanted() bool {
 
 // SyncJob makes one group durable. Run may be called by another goroutine while the disk goes on.
 type SyncJob struct {
-	dev Device
-	g   *group
+	dev    Device
+	g      *group
+	cp     *sliced     // the checkpoint under way when it began
+	covers slicedPhase // and how far it was
 }
 
 // Run syncs the device. Its error goes to EndSync.
@@ -153,7 +156,12 @@ func (d *Disk) BeginSync() *SyncJob {
 		_ = d.fail(err)
 		return &SyncJob{}
 	}
-	return &SyncJob{dev: d.dev, g: d.inflight}
+	job := &SyncJob{dev: d.dev, g: d.inflight}
+	if d.cp != nil {
+		job.cp, job.covers = d.cp, d.cp.phase
+	}
+	d.beginSliced()
+	return job
 }
 
 // writeGroup writes building to the journal and makes it inflight.
@@ -190,7 +198,15 @@ func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
 	if d.inflight == job.g { // else a flush was quicker
 		d.ready = append(d.ready, d.settle()...)
 	}
-	if err := d.maintain(); err != nil {
+	err = d.maintain()
+	if err == nil && d.cp != nil {
+		covered := slicedCut
+		if job.cp == d.cp {
+			covered = job.covers
+		}
+		err = d.slicedOn(covered)
+	}
+	if err != nil {
 		_ = d.fail(err)
 	}
 	out := d.ready
@@ -230,6 +246,7 @@ func (d *Disk) settle() []raid.DiskReply {
 	for _, f := range g.done {
 		out = append(out, f(d)...)
 	}
+	d.slicedDurable(g)
 	return append(out, d.acks(nil)...)
 }
 

@@ -192,19 +192,25 @@ func (d *Disk) oldestStart() position {
 // checkpointAt makes what is in place durable, then the state of the volumes and the incarnation, and moves the tail (S4). Nothing is
 // appended.
 func (d *Disk) checkpointAt(tail position) error {
-	if err := d.writePages(); err != nil {
+	if err := d.slicedStop(); err != nil {
+		return err
+	}
+	d.pages.begin()
+	if err := d.writePages(len(d.pages.writing)); err != nil {
 		return err
 	}
 	if err := d.dev.Sync(); err != nil {
 		return fmt.Errorf("checkpoint: sync: %w", err)
 	}
-	if err := d.writeImage(tail, d.jrn.head.lsn-1); err != nil {
+	lsn := d.jrn.head.lsn - 1
+	next, err := d.writeImage(encodeImage(&imageState{lsn: lsn, vols: d.vols}), tail)
+	if err != nil {
 		return err
 	}
-	d.jrn.trim(tail)
-	d.checkpointed = d.jrn.head.lsn - 1
-	d.vouched = d.checkpointed
-	d.stats.Checkpoints++
+	if err := d.dev.Sync(); err != nil {
+		return fmt.Errorf("checkpoint: sync: %w", err)
+	}
+	d.counts(next, tail, lsn)
 	return nil
 }
 
@@ -235,7 +241,7 @@ func encodeImage(s *imageState) []byte {
 	w.u32(uint32(len(s.vols)))
 	for _, v := range s.vols {
 		w.u64(uint64(v.id))
-		for _, x := range []uint64{uint64(v.fence), uint64(v.start), uint64(v.durable), uint64(v.applied), uint64(v.base)} {
+		for _, x := range []uint64{uint64(v.fence), uint64(v.start), uint64(v.logged), uint64(v.applied), uint64(v.base)} {
 			w.u64(x)
 		}
 		w.flag(v.damaged)

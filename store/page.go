@@ -144,6 +144,8 @@ type pageCache struct {
 	limit int              // of pages that are not dirty
 	head  page
 	dirty []*page // in order of becoming dirty
+
+	writing []*page // of a checkpoint under way: dirty until they are written
 }
 
 func newPageCache(bytes int) *pageCache {
@@ -177,7 +179,7 @@ func (c *pageCache) put(p *page) {
 }
 
 func (c *pageCache) evict() {
-	for len(c.pages)-len(c.dirty) > c.limit {
+	for len(c.pages)-len(c.dirty)-len(c.writing) > c.limit {
 		q := c.head.prev
 		q.unlink()
 		delete(c.pages, q.slot)
@@ -192,14 +194,23 @@ func (c *pageCache) touch(p *page) {
 	}
 }
 
-// clean says that all dirty pages have been written.
-func (c *pageCache) clean() {
-	for _, p := range c.dirty {
+// begin makes all dirty pages those of a checkpoint.
+func (c *pageCache) begin() {
+	c.writing = append(c.writing, c.dirty...)
+	c.dirty = nil
+}
+
+// clean says that the first n pages of the checkpoint have been written.
+func (c *pageCache) clean(n int) {
+	n = min(n, len(c.writing))
+	for i, p := range c.writing[:n] {
 		p.dirty = false
 		c.front(p)
+		c.writing[i] = nil
 	}
-	clear(c.dirty)
-	c.dirty = c.dirty[:0]
+	if c.writing = c.writing[n:]; len(c.writing) == 0 {
+		c.writing = nil
+	}
 	c.evict()
 }
 
@@ -214,6 +225,9 @@ func (c *pageCache) forget(slot uint64) {
 		p.unlink()
 		return
 	}
-	i := slices.Index(c.dirty, p)
-	c.dirty = slices.Delete(c.dirty, i, i+1)
+	if i := slices.Index(c.dirty, p); i >= 0 {
+		c.dirty = slices.Delete(c.dirty, i, i+1)
+	} else if i := slices.Index(c.writing, p); i >= 0 {
+		c.writing = slices.Delete(c.writing, i, i+1)
+	}
 }

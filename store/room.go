@@ -148,9 +148,11 @@ func (d *Disk) flush() error {
 	return nil
 }
 
-// maintain keeps the journal from filling up to the point where a request has to wait.
+// maintain keeps the journal from filling up to the point where a request has to wait. Up to half of it that is the business of a
+// checkpoint in pieces, if there is one.
 func (d *Disk) maintain() error {
-	if d.jrn.used() <= d.jrn.size*3/8 {
+	used := d.jrn.used()
+	if used <= d.jrn.size*3/8 || used <= d.jrn.size/2 && (d.cp != nil || d.jrn.distance(d.oldestStart()) <= used/2) {
 		return nil
 	}
 	return d.reclaim()

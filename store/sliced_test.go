@@ -1,0 +1,74 @@
+package store_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"clade/raid"
+	"clade/store/disktest"
+)
+
+// Under steady load checkpoints are made, and no group waits for them: the disk never syncs by itself, and writes little between two
+// groups. Whenever the power fails, all that was acknowledged is there.
+func TestCheckpointInPieces(t *testing.T) {
+	dev := disktest.New(64<<20, 1)
+	u := newUser(t, dev, 8<<20)
+	u.make(7)
+	began := u.d.Status().Checkpoints
+	newest := map[uint32]raid.Seq{}
+	most, n := 0, raid.Seq(0)
+	for n < 3000 {
+		c := n
+		n++
+		no := uint32(n*37) % (4*raid.BlocksPerRegion - 1)
+		newest[no], newest[no+1] = n, n
+		syncs, ops := dev.Syncs(), dev.Ops()
+		u.send(&raid.DiskRequest{Kind: raid.ReqPrepare, Epoch: 1, Stream: 1, Rec: rec(1, n, c, no, no+1), Commit: c, Touch: c})
+		j := u.d.BeginSync()
+		if n%97 == 0 { // the power fails before, and after, a group is durable
+			u.cut(dev.Clone(uint64(n)), newest, c, n)
+		}
+		u.d.EndSync(j, j.Run())
+		if n%89 == 0 {
+			u.cut(dev.Clone(uint64(n)), newest, n, n)
+		}
+		if _, err := u.d.Background(0); err != nil {
+			t.Fatal(err)
+		}
+		if k := dev.Syncs() - syncs; k != 1 {
+			t.Fatalf("group %d took %d syncs", n, k)
+		}
+		most = max(most, dev.Ops()-ops)
+	}
+	made := u.d.Status().Checkpoints - began
+	t.Logf("%d checkpoints, at most %d writes for one group", made, most)
+	if made < 5 || most > 600 {
+		t.Fatalf("%d checkpoints, %d writes for one group", made, most)
+	}
+}
+
+// cut opens a copy of the disk after a power cut: all up to acked is there, what was not may be up to n.
+func (u *user) cut(dev *disktest.Device, newest map[uint32]raid.Seq, acked, n raid.Seq) {
+	u.t.Helper()
+	dev.Crash()
+	w := &user{t: u.t, dev: dev}
+	w.open()
+	rep, _ := w.takeover(7, 2, 1, []raid.HistRange{{From: 1, To: 1, End: n}}, 0)
+	if rep.Damaged || rep.EndSeq < acked || rep.Commit+2 < acked {
+		u.t.Fatalf("acknowledged %d: %+v", acked, rep)
+	}
+	for region := range uint32(4) {
+		first := region * raid.BlocksPerRegion
+		for i, b := range w.read(7, 2, rep.EndSeq, first, raid.BlocksPerRegion) {
+			no := first + uint32(i)
+			seq := newest[no]
+			switch {
+			case seq > rep.EndSeq:
+			case b == nil:
+				u.t.Fatalf("acknowledged %d: block %d of %d is bad", acked, no, seq)
+			case seq > 0 && (b[8] != byte(seq) || binary.LittleEndian.Uint32(b) != no):
+				u.t.Fatalf("acknowledged %d: block %d is not that of %d", acked, no, seq)
+			}
+		}
+	}
+}
