@@ -2,6 +2,7 @@ package initiatortest
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
 	"clade/aoe"
@@ -16,6 +17,9 @@ func (t *Target) handleReal(req []byte) []byte {
 	}
 	key := string(req[6:12]) + string(req[19:])
 	if known, ok := t.answers[key]; ok && t.isEdit(req) {
+		if t.truth[key] != t.state() {
+			return nil // what it says is true no more
+		}
 		return slices.Clone(known)
 	}
 	act := t.real.Handle(&r, t.MAC, nil)
@@ -37,9 +41,16 @@ func (t *Target) handleReal(req []byte) []byte {
 		t.real.Control = control
 		answer := aoe.AppendControlReply(nil, req, t.MAC, &t.real.Identity, &control, res)
 		t.answers[key] = slices.Clone(answer)
+		t.truth[key] = t.state()
 		return answer
 	}
 	return nil
+}
+
+// state is what control requests change, to be compared.
+func (t *Target) state() string {
+	c := &t.real.Control
+	return fmt.Sprintf("%q %v %v", c.Config, c.Mask, c.Reserved)
 }
 
 // isEdit says whether a request is one whose answer is remembered.

@@ -39,6 +39,7 @@ type Target struct {
 	mask     []aoe.MAC
 	reserved []aoe.MAC
 	answers  map[string][]byte // control requests by source, tag and body
+	truth    map[string]string // the state that they left, for Real
 	requests int
 	poller   *link.Poller
 	stop     bool
@@ -49,6 +50,7 @@ type Target struct {
 func (t *Target) Start() error {
 	t.disk = make([]byte, t.Sectors*512)
 	t.answers = make(map[string][]byte)
+	t.truth = make(map[string]string)
 	t.real.Identity = aoe.Identity{Shelf: t.Shelf, Slot: t.Slot, Sectors: t.Sectors, Serial: "serial-1", Model: "initiatortest",
 		Firmware: "1.0", BufCount: t.BufferCount, FirmwareWord: 1, SectorCount: t.SectorCount}
 	if t.Fault == nil {
