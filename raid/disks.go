@@ -9,6 +9,7 @@ type disk struct {
 	downNs   int64 // since when it cannot, or since when it can
 	nodeDead bool  // its node's term is over
 	askedNs  int64 // last Fence or Start
+	asks     int   // Starts since it owes one an answer
 
 	stream  Stream // σ of the present stream
 	started bool   // Started has come back on it
@@ -61,8 +62,9 @@ func (o *Owner) send(x *disk, r *DiskRequest) {
 // openStream begins a new FIFO: Start is its first message, and nothing else goes before Started (A.4 ACTIVE).
 func (o *Owner) openStream(x *disk) {
 	if x.started || x.stream == 0 { // it owes an answer from here on; asking again gives it no more time
-		x.downNs = o.now
+		x.downNs, x.asks = o.now, 0
 	}
+	x.asks++
 	o.stream++
 	x.stream, x.started, x.askedNs = o.stream, false, o.now
 	for i := range x.sent {
@@ -195,10 +197,11 @@ func (o *Owner) nackReply(x *disk, r *DiskReply) {
 	}
 }
 
-// watchStreams asks again for what was not answered.
+// watchStreams asks again for what was not answered, less and less often: a new stream makes void what a slow disk was about
+// to answer on the last one.
 func (o *Owner) watchStreams() {
 	for _, x := range o.disks {
-		if x.up && !x.started && (x.stream == 0 || o.now-x.askedNs >= retryNs) {
+		if x.up && !x.started && (x.stream == 0 || o.now-x.askedNs >= retryNs<<min(x.asks-1, 4)) {
 			o.openStream(x)
 		}
 	}

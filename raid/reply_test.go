@@ -125,3 +125,26 @@ func TestRefusedPrepareIsNoRefusedRepair(t *testing.T) {
 	tr.pass(second)
 	tr.heal()
 }
+
+// delay lets an owner's replies of a kind arrive so much later.
+func (w *tracedOwner) delay(k ReplyKind, ns int64) {
+	seen := map[*DiskReply]int64{}
+	w.mute = func(r *DiskReply) bool {
+		if r.Kind == k && seen[r] == 0 {
+			seen[r] = w.tr.now
+		}
+		return r.Kind == k && w.tr.now-seen[r] < ns
+	}
+}
+
+// Disks that are slow to start are waited for: asking again makes void what they were about to answer.
+func TestSlowStartsAreWaitedFor(t *testing.T) {
+	tr := newTrace21(t)
+	w := tr.takeover()
+	w.delay(RepStarted, 350*ms)
+	tr.pass(2500 * ms)
+	if !w.o.Admitting() {
+		t.Fatalf("it does not serve: %+v", w.o.Status())
+	}
+	tr.heal()
+}
