@@ -6,14 +6,20 @@ import "slices"
 // lease, B: C18): a clock that stood still cannot make such a read stale, since every later owner has fenced one of the disks
 // that answered.
 type verifier struct {
-	round   uint64 // id of the round under way; 0: none
+	round   uint64 // id of the latest round; 0: none yet
 	startNs int64
-	heard   []DiskID
-	reads   []*request // wait for this round: they arrived before it began
-	next    []*request // wait for the next one
+	heard   map[DiskID]uint64 // the latest round that a disk has answered
+	reads   []verifyRead      // wait for answers to their round or a later one
+	next    []*request        // wait for the next round
 }
 
-// verifyAgainNs is when a round is asked again: its answers may have been lost with a stream.
+type verifyRead struct {
+	r     *request
+	round uint64 // began after the read arrived
+}
+
+// verifyAgainNs is when a round is asked again: its answers may have been lost with a stream. Late ones count all the same,
+// or disks that are slower than this would never confirm anything.
 const verifyAgainNs = 100 * ms
 
 // verify completes a read whose bytes are there when enough disks have confirmed the epoch after it arrived.
@@ -22,16 +28,15 @@ func (o *Owner) verify(r *request) { o.verifying.next = append(o.verifying.next,
 // verifyStep begins a round for the reads that wait.
 func (o *Owner) verifyStep() {
 	v := &o.verifying
-	switch {
-	case v.round != 0 && o.now-v.startNs < verifyAgainNs:
-		return
-	case v.round != 0:
-		v.next = append(v.reads, v.next...)
-	case len(v.next) == 0:
+	if len(v.reads)+len(v.next) == 0 || len(v.reads) > 0 && o.now-v.startNs < verifyAgainNs {
 		return
 	}
-	v.round, v.startNs, v.heard = o.newID(), o.now, nil
-	v.reads, v.next = v.next, nil
+	v.round, v.startNs = o.newID(), o.now
+	for _, r := range v.next {
+		v.reads = append(v.reads, verifyRead{r, v.round})
+	}
+	clear(v.next)
+	v.next = v.next[:0]
 	for _, x := range o.disks {
 		if x.inW && x.started {
 			o.send(x, &DiskRequest{Kind: ReqVerify, ID: v.round})
@@ -42,31 +47,32 @@ func (o *Owner) verifyStep() {
 // verified takes a disk's confirmation.
 func (o *Owner) verified(x *disk, r *DiskReply) {
 	v := &o.verifying
-	if r.ID != v.round || v.round == 0 || slices.Contains(v.heard, x.id) {
+	if r.ID > v.round || r.ID <= v.heard[x.id] {
 		return
 	}
-	v.heard = append(v.heard, x.id)
-	v.reads = slices.DeleteFunc(v.reads, func(r *request) bool {
-		for _, s := range r.spans {
-			if !o.confirmed(s.key.ext) {
+	if v.heard == nil {
+		v.heard = map[DiskID]uint64{}
+	}
+	v.heard[x.id] = r.ID
+	v.reads = slices.DeleteFunc(v.reads, func(w verifyRead) bool {
+		for _, s := range w.r.spans {
+			if !o.confirmed(s.key.ext, w.round) {
 				return false
 			}
 		}
-		o.finish(r, DoneRead, o.gather(r))
+		o.finish(w.r, DoneRead, o.gather(w.r))
 		return true
 	})
-	if len(v.reads) == 0 {
-		v.round = 0
-	}
 }
 
-// confirmed reports whether so many disks of an extent have answered that k others are not left for a later owner to fence.
-func (o *Owner) confirmed(ext uint32) bool {
+// confirmed reports whether so many disks of an extent have answered a round, or a later one, that k others are not left for a
+// later owner to fence.
+func (o *Owner) confirmed(ext uint32, round uint64) bool {
 	inW, heard := 0, 0
 	for _, p := range o.geo.extents[ext].Shards {
 		if x := o.disk(p.Disk); x.inW {
 			inW++
-			if slices.Contains(o.verifying.heard, p.Disk) {
+			if o.verifying.heard[p.Disk] >= round {
 				heard++
 			}
 		}
@@ -77,8 +83,11 @@ func (o *Owner) confirmed(ext uint32) bool {
 // dropVerifying ends the reads that wait for a round.
 func (o *Owner) dropVerifying() {
 	v := &o.verifying
-	for _, r := range append(v.reads, v.next...) {
+	for _, w := range v.reads {
+		o.finish(w.r, DoneDropped, nil)
+	}
+	for _, r := range v.next {
 		o.finish(r, DoneDropped, nil)
 	}
-	*v = verifier{}
+	v.reads, v.next = nil, nil
 }
