@@ -29,3 +29,24 @@ func TestSlowDisksConfirmTheEpoch(t *testing.T) {
 	w.mute = nil
 	tr.heal()
 }
+
+// A read asks on when a disk that nobody could replace at first hangs, and another one is back.
+func TestReadLeavesADiskThatHangs(t *testing.T) {
+	tr := newTrace(t, Layout{K: 1, M: 1, UnitBytes: 4096})
+	w := tr.serve()
+	w.write(0, 1)
+	tr.pass(second)
+	w.kill()
+	w = tr.serve()
+	w.held = func(r *DiskRequest) bool { return r.Kind == ReqRead }
+	w.read(0)
+	id := tr.tokens
+	tr.pass(second) // both have been asked, in turn
+	w.held = func(r *DiskRequest) bool { return r.Kind == ReqRead && r.Disk == 2 }
+	tr.pass(5 * second)
+	if got, ok := w.answer(id); !ok || got != 1 {
+		t.Fatalf("reads as %d (answered: %v) though disk 1 is well", got, ok)
+	}
+	w.held = nil
+	tr.heal()
+}

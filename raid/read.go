@@ -16,7 +16,7 @@ type readOut struct {
 	id      uint64
 	x       *disk
 	sentNs  int64
-	late    bool // there is nobody else to ask: keep waiting
+	late    bool // there was nobody else to ask: it keeps waiting
 	first   uint32
 	fetches []readWant // by block; nil for a copy
 	copy    *copyJob
@@ -353,10 +353,14 @@ func (o *Owner) readStep() {
 			}
 			continue
 		}
-		if out.late || o.now-out.sentNs < o.cfg.ReadTimeoutNs {
+		if o.now-out.sentNs < o.cfg.ReadTimeoutNs {
 			continue
 		}
-		out.x.readFailed = o.now + second
+		if out.late { // as long as it owes this answer it is no other source for it
+			out.x.readFailed = max(out.x.readFailed, o.now+1)
+		} else {
+			out.x.readFailed = o.now + second
+		}
 		if !o.otherSources(out) {
 			out.late = true
 			continue
