@@ -21,6 +21,7 @@ type disk struct {
 	from     Seq // first batch of its present stay in W or J
 	prev     Seq // its newest seq: what the next record's Prev must be
 	acked    Seq // everything sent up to here is durable there
+	said     Seq // how far its chain went, as it has said in this epoch; unlike acked it outlives W and J (B: C15, C26)
 	touch    Seq // last seq <= commit that was sent to it
 	told     Seq // commit point that it was told last
 	sent     []sentRecord
@@ -70,7 +71,7 @@ func (o *Owner) openStream(x *disk) {
 	for i := range x.sent {
 		x.sent[i].live = false
 	}
-	o.send(x, &DiskRequest{Kind: ReqStart, ID: o.newID(), Acked: x.acked, Hist: o.v.Hist, End: o.end, Forced: o.v.Forced,
+	o.send(x, &DiskRequest{Kind: ReqStart, ID: o.newID(), Acked: x.said, Hist: o.v.Hist, End: o.end, Forced: o.v.Forced,
 		Since: o.v.Member(x.id).Since, Shards: o.v.ShardsOn(x.id)})
 }
 
@@ -90,14 +91,16 @@ func (o *Owner) startedReply(x *disk, r *DiskReply) {
 	if x.started {
 		return
 	}
-	x.started, x.damaged, x.quota = true, r.Damaged, r.Quota
+	x.started, x.quota = true, r.Quota
+	x.damaged = r.Damaged || r.EndSeq >= o.next // nobody has made such a record
+	x.said = max(x.said, r.EndSeq)
 	x.told, x.readFailed = r.Commit, 0
 	if x.drop != dropDamaged {
 		x.drop = dropNone
 	}
 	o.queue.dirty = true
 	o.ackDurable(x, r.Commit)
-	if r.Damaged && (x.inW || o.v.Member(x.id).InSync) {
+	if x.damaged && (x.inW || o.v.Member(x.id).InSync) {
 		o.giveUp(x, dropDamaged, "it says that it is damaged")
 		return
 	}
@@ -152,6 +155,7 @@ func (o *Owner) prepare(x *disk, rec *Record) {
 
 // ackReply takes a cumulative acknowledgement.
 func (o *Owner) ackReply(x *disk, r *DiskReply) {
+	x.said = max(x.said, r.Seq)
 	o.acknowledged(x, r.Seq)
 	o.ackDurable(x, r.Commit)
 }

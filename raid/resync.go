@@ -65,6 +65,7 @@ func (o *Owner) beginJoin(x *disk, stale Seq) {
 	o.event(OwnerEvent{Kind: EventRejoin, Disk: x.id})
 	if stale == 0 {
 		j.step, j.id = joinWiping, o.newID()
+		x.said = 0
 		o.send(x, &DiskRequest{Kind: ReqWipe, ID: j.id, Shards: o.v.ShardsOn(x.id)})
 		return
 	}
