@@ -173,6 +173,18 @@ func emptyDir(dir string) error {
 	return nil
 }
 
+// IsPrepared reports whether Init or Join has made a directory a node's. One that cannot be read is an error.
+func IsPrepared(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, identityFileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("runtime: data directory: %w", err)
+	}
+	return true, nil
+}
+
 func newUUID() (u membership.UUID) {
 	if _, err := rand.Read(u[:]); err != nil {
 		panic(fmt.Sprintf("runtime: no random numbers: %v", err)) // crypto/rand never fails on Linux

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -14,12 +17,15 @@ import (
 	"clade/cluster/runtime"
 )
 
+// joinAgain is how long 'clade join --serve' waits for a member that did not answer.
+const joinAgain = time.Second
+
 // nodeFlags are what init and join ask of a new node.
 type nodeFlags struct {
 	dir, node, listen, advertise, adminTCP string
 	san, disks                             []string
 	diskSize                               string
-	witness, force, json                   bool
+	witness, force, json, serve            bool
 }
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
@@ -35,6 +41,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	fl.BoolVar(&f.witness, "witness", false, "only a vote: no disks, no volumes")
 	fl.BoolVar(&f.force, "force", false, "destroy what the disks hold")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
+	fl.BoolVar(&f.serve, "serve", false, "then run the node, as 'clade serve' does; a directory that is prepared already is only served")
 }
 
 func hostName() string {
@@ -85,7 +92,9 @@ func newInitCommand() *cobra.Command {
 
 It prepares the data directory; 'clade serve --dir DIR' then needs nothing else.
 The number of sectors of a request is fixed here: --sectors 16 needs MTU 8228 on
-all SAN interfaces of all nodes, --sectors 2 goes with MTU 1500.`,
+all SAN interfaces of all nodes, --sectors 2 goes with MTU 1500.
+
+With --serve this is all that a container has to run, the first time and ever after.`,
 		Example: "  clade init --dir /var/lib/clade --cluster lab --shelf 7 --node n1 --advertise 10.0.0.1:7770 --san eth1 --disk /dev/sdb",
 		Args:    checkedArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,16 +107,14 @@ all SAN interfaces of all nodes, --sectors 2 goes with MTU 1500.`,
 			if sectors > 255 {
 				return wrongUsage(cmd, "--sectors %d: at most 255", sectors)
 			}
-			cfg, err := f.config(cmd)
-			if err != nil {
-				return err
-			}
-			out, err := runtime.Init(runtime.InitOptions{Dir: f.dir, Cluster: name, Shelf: uint16(shelf), SectorCount: uint8(sectors),
-				Witness: f.witness, Config: cfg, Disks: f.disks, Force: f.force})
-			if err != nil {
-				return setupError(err)
-			}
-			return f.print(cmd, out, fmt.Sprintf("cluster %s is founded, shelf %d, %d sectors a request", name, shelf, out.Identity.SectorCount))
+			return f.run(cmd, func(cfg runtime.Config) error {
+				out, err := runtime.Init(runtime.InitOptions{Dir: f.dir, Cluster: name, Shelf: uint16(shelf), SectorCount: uint8(sectors),
+					Witness: f.witness, Config: cfg, Disks: f.disks, Force: f.force})
+				if err != nil {
+					return setupError(err)
+				}
+				return f.print(cmd, out, fmt.Sprintf("cluster %s is founded, shelf %d, %d sectors a request", name, shelf, out.Identity.SectorCount))
+			})
 		},
 	}
 	f.add(cmd)
@@ -125,23 +132,74 @@ func newJoinCommand() *cobra.Command {
 		Long: `Make this node a member of a cluster, through any member's cluster address.
 
 It prepares the data directory; 'clade serve --dir DIR' then needs nothing else.
-It can be repeated after a failure.`,
+It can be repeated after a failure.
+
+With --serve this is all that a container has to run, the first time and ever
+after; it then waits for a member that does not answer yet.`,
 		Example: "  clade join 10.0.0.1:7770 --dir /var/lib/clade --node n2 --advertise 10.0.0.2:7770 --san eth1 --disk /dev/sdb",
 		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := f.config(cmd)
-			if err != nil {
-				return err
-			}
-			out, err := runtime.Join(cmd.Context(), runtime.JoinOptions{Dir: f.dir, Addr: args[0], Witness: f.witness, Config: cfg, Disks: f.disks, Force: f.force})
-			if err != nil {
-				return setupError(err)
-			}
-			return f.print(cmd, out, fmt.Sprintf("node %s is member %d of cluster %s, shelf %d", cfg.Node, out.Identity.Node, out.Identity.ClusterName, out.Identity.Shelf))
+			return f.run(cmd, func(cfg runtime.Config) error {
+				out, err := f.join(cmd, runtime.JoinOptions{Dir: f.dir, Addr: args[0], Witness: f.witness, Config: cfg, Disks: f.disks, Force: f.force})
+				if err != nil {
+					return setupError(err)
+				}
+				return f.print(cmd, out, fmt.Sprintf("node %s is member %d of cluster %s, shelf %d", cfg.Node, out.Identity.Node, out.Identity.ClusterName, out.Identity.Shelf))
+			})
 		},
 	}
 	f.add(cmd)
 	return cmd
+}
+
+// run prepares the data directory and, with --serve, runs the node; then one that is prepared already is just run.
+func (f *nodeFlags) run(cmd *cobra.Command, prepare func(runtime.Config) error) error {
+	prepared := false
+	if f.serve {
+		var err error
+		if prepared, err = runtime.IsPrepared(f.dir); err != nil {
+			return err
+		}
+	}
+	if !prepared {
+		cfg, err := f.config(cmd)
+		if err != nil {
+			return err
+		}
+		if err := prepare(cfg); err != nil {
+			return err
+		}
+	}
+	if !f.serve {
+		return nil
+	}
+	s := serveFlags{dir: f.dir, listen: f.listen, advertise: f.advertise, san: f.san, adminTCP: f.adminTCP}
+	return s.runGuardian(cmd)
+}
+
+// join joins; with --serve it waits until the member answers, since both may have been started at the same time.
+func (f *nodeFlags) join(cmd *cobra.Command, opt runtime.JoinOptions) (*runtime.Prepared, error) {
+	if !f.serve {
+		return runtime.Join(cmd.Context(), opt)
+	}
+	// As process 1 of a container a signal without a handler would not end it.
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	for said := false; ; said = true {
+		out, err := runtime.Join(ctx, opt)
+		var silent *runtime.UnreachableError
+		if !errors.As(err, &silent) || ctx.Err() != nil {
+			return out, err
+		}
+		if !said {
+			fmt.Fprintln(cmd.ErrOrStderr(), "waiting:", err)
+		}
+		select {
+		case <-time.After(joinAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // setupError gives an error of init and join its exit code.
@@ -178,6 +236,8 @@ func (f *nodeFlags) print(cmd *cobra.Command, p *runtime.Prepared, done string) 
 				fmt.Fprintf(w, "destroyed there: %s\n", d.Destroyed)
 			}
 		}
-		fmt.Fprintf(w, "next: clade serve --dir %s\n", f.dir)
+		if !f.serve {
+			fmt.Fprintf(w, "next: clade serve --dir %s\n", f.dir)
+		}
 	})
 }
