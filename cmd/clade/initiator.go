@@ -76,7 +76,7 @@ Exit codes:
 	f.BoolVar(&o.progress, "progress", false, "show progress even if stderr is no terminal")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
 	cmd.AddCommand(o.discoverCommand(), o.identifyCommand(), o.readCommand(), o.writeCommand(),
-		o.copyCommand(), o.configCommand(), o.reserveCommand(), o.maskCommand())
+		o.copyCommand(), o.probeCommand(), o.configCommand(), o.reserveCommand(), o.maskCommand())
 	return cmd
 }
 
