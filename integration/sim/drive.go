@@ -21,6 +21,7 @@ type hostDisk struct {
 	capacityMiB uint64
 	dev         *disktest.Device
 	gate        *gate
+	lied        *lie
 	slow        int64 // factor on all times
 	rottenImage bool
 }
@@ -197,6 +198,7 @@ func (p *process) open() {
 
 // openDisk recovers a disk and offers it to the node.
 func (p *process) openDisk(d *hostDisk) {
+	d.confess()
 	disk, err := store.Open(d.gate, store.Config{Node: p.h.id(), BootID: p.h.boot, CacheBytes: 256 << 10, AttachGen: d.gen})
 	if err != nil {
 		if p.w.atlas != nil && p.w.atlas.victim(p.index) {

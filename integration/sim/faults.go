@@ -39,6 +39,7 @@ type injector struct {
 	w       *world
 	rnd     random
 	stopped bool
+	calm    bool     // a lie is out
 	undo    []func() // heals what is still broken, oldest first
 }
 
@@ -116,7 +117,7 @@ func (j *injector) duration() int64 {
 func (j *injector) inject(kind faultKind) {
 	w := j.w
 	n := j.node()
-	if n < 0 {
+	if n < 0 || j.calm {
 		return
 	}
 	h := w.hosts[n]
@@ -293,6 +294,10 @@ func (j *injector) injectDisk(kind faultKind, n int, d int64, hit func(string, .
 		if j.w.atlas.victim(n) {
 			hit("node %d: sectors of disk %d go bad", n+1, x.number)
 			x.rot(j.rnd)
+		}
+	case faultLie:
+		if j.w.atlas.victim(n) {
+			j.lie(x, d, hit)
 		}
 	case faultDiskGone:
 		if j.w.atlas.victim(n) {

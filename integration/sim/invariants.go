@@ -21,6 +21,7 @@ type invariants struct {
 	shadows   map[shadowKey]*shadow
 	views     []store.VolumeView
 	log       []store.LogRecord
+	lying     []*shadow // not found out yet
 	owners    map[ownerKey]ownerOf
 }
 

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"clade/raid"
 	"clade/store"
 )
@@ -17,6 +19,7 @@ type shadow struct {
 	held      []heldRecord // by seq: the record that the disk has, or has applied
 	verified  raid.Seq     // everything committed up to here that is its own was found
 	seen      bool
+	liedTop   raid.Seq // it lied about having this
 }
 
 type heldRecord struct {
@@ -68,6 +71,12 @@ func (c *invariants) opened(d *driver) {
 		}
 		c.look(d, s, v)
 	}
+	c.confessed(d)
+}
+
+// noticed ends the wait for a lie to be found out.
+func (c *invariants) noticed(s *shadow) {
+	c.lying = slices.DeleteFunc(c.lying, func(o *shadow) bool { return o == s })
 }
 
 // afterDisk looks at all volumes of a disk that has done some work.
@@ -88,6 +97,7 @@ func (c *invariants) look(d *driver, s *shadow, v store.VolumeView) {
 		c.w.fail("I6: disk %d volume %d: fence %d, start %d after fence %d, start %d", s.disk, s.vol, v.Fence, v.Start, was.Fence, was.Start)
 	}
 	if v.Damaged {
+		c.noticed(s)
 		return
 	}
 	if v.Applied > v.Commit {
@@ -162,6 +172,7 @@ func (c *invariants) stepped(d *driver, reqs []*raid.DiskRequest, replies []raid
 			c.w.fail("I11: disk %d volume %d takes record %d:%d of stream %d, it has started %d", s.disk, s.vol, q.Epoch, q.Rec.Seq, q.Stream, s.view.Stream)
 		}
 		if wiped {
+			c.noticed(s)
 			s.forget()
 		}
 	}

@@ -56,6 +56,7 @@ func newProcess(h *host, number int, proof raid.Term) (*process, error) {
 	p.node, err = cluster.New(p.now(), cluster.Options{
 		ID: h.id(), Cluster: clusterID, Shelf: simShelf, Info: w.nodeInfo(h.index), Storage: h.log, Revoked: h.revoked(),
 		ProofTerm: proof, Paths: w.shape.paths, PathMACs: h.macs, Seed: p.rnd.Uint64(), CacheBytes: w.shape.cacheBytes,
+		Planner: membership.PlannerOptions{NoSpread: w.shape.rates[faultLie] > 0},
 	})
 	return p, err
 }

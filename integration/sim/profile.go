@@ -8,9 +8,9 @@ type profile func(*shape)
 // general changes nothing: anything may happen.
 func general(*shape) {}
 
-// profileOf returns the profile of a seed: every other one is general.
+// profileOf returns the profile of a seed: every third one is general.
 func profileOf(seed uint64) profile {
-	return [...]profile{general, stressed, general, leased, general, controlled}[seed%6]
+	return [...]profile{general, stressed, damaged, leased, general, controlled}[seed%6]
 }
 
 // stressed wears the data plane down: one small volume with redundancy, few places, members that come and go all the time.
@@ -34,6 +34,21 @@ func stressed(s *shape) {
 		rate float64
 	}{{faultCrash, 0.4}, {faultPower, 0.4}, {faultPartition, 0.6}, {faultReset, 0.5}, {faultCutOneWay, 0.4}, {faultPause, 0.3}, {faultHandoff, 0.2}, {faultSlowDisk, 0.3}, {faultPowerAll, 0.15},
 		{faultFreeze, 0.2}, {faultClockStands, 0.1}, {faultClockSet, 0.1}, {faultDrain, 0.1}, {faultJoin, 0.1}, {faultLeave, 0.1}, {faultRecreate, 0.05}} {
+		s.rates[f.kind] = f.rate * 2 * r.Float64()
+	}
+}
+
+// damaged loses data: on the disks of m nodes, which also fail in all other ways.
+func damaged(s *shape) {
+	stressed(s)
+	r := newRandom(s.seed, "damaged")
+	s.damage, s.disksPerNode = true, 1+r.IntN(2)
+	s.rates = [faultKinds]float64{}
+	for _, f := range []struct {
+		kind faultKind
+		rate float64
+	}{{faultRot, 0.5}, {faultDiskGone, 0.5}, {faultLie, 1}, {faultPower, 0.3}, {faultCrash, 0.3}, {faultPartition, 0.2}, {faultReset, 0.2},
+		{faultSlowDisk, 0.2}, {faultFreeze, 0.2}, {faultRecreate, 0.03}} {
 		s.rates[f.kind] = f.rate * 2 * r.Float64()
 	}
 }

@@ -163,6 +163,11 @@ func newShape(seed uint64, o options) shape {
 	if !s.damage {
 		s.rates[faultRot], s.rates[faultDiskGone], s.rates[faultLie] = 0, 0, 0
 	}
+	if s.rates[faultLie] > 0 { // what would move a volume away from who can find the liar out
+		for _, f := range []faultKind{faultPort, faultPath, faultStorm, faultHandoff, faultDrain} {
+			s.rates[f] = 0
+		}
+	}
 	if !s.witness {
 		s.rates[faultWitness] = 0
 	}
