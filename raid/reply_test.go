@@ -148,3 +148,22 @@ func TestSlowStartsAreWaitedFor(t *testing.T) {
 	}
 	tr.heal()
 }
+
+// A disk whose chain goes further than any batch that was ever made has acknowledged nothing of what comes: it is damaged.
+func TestChainBeyondTheLastBatchAcknowledgesNothing(t *testing.T) {
+	tr := newTrace21(t)
+	w := tr.takeover()
+	w.held = func(r *DiskRequest) bool { return r.Disk == diskA && (r.Kind == ReqStart || r.Kind == ReqPrepare) }
+	tr.run()
+	start := w.take(diskA, ReqStart)[0]
+	w.o.Reply(tr.now, &DiskReply{Kind: RepStarted, Vol: 7, Disk: diskA, Epoch: 1, Stream: start.Stream, ID: start.ID, EndSeq: 5})
+	w.shelve = func(VolumeCommand) bool { return true }
+	token := w.begin(0, 1)
+	tr.run()
+	if w.acked(token) {
+		t.Fatal("a write was answered that A has never been sent")
+	}
+	w.held, w.shelve = nil, nil
+	tr.pass(second)
+	tr.heal()
+}
