@@ -243,6 +243,7 @@ func (o *Owner) copiesLost(x *disk) {
 	case x.inJ || j.step == joinWiping:
 		o.backOff(x, backoffOtherMaxNs)
 		x.inJ, x.sent, x.credit, x.used, x.acked, x.touch, x.chained = false, nil, nil, 0, 0, 0, false
+		o.queue.dirty = true // writes may have waited for its credit
 		o.endJoin(x)
 	}
 	o.rejoinsLost(x)

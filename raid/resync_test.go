@@ -108,3 +108,29 @@ func TestDiskIsGoneWhileWiped(t *testing.T) {
 	w.held = nil
 	tr.heal()
 }
+
+// Writes that waited for the credit of a joining disk go on when it leaves.
+func TestCreditOfALostJoinerIsFree(t *testing.T) {
+	tr, w := staleC(t)
+	w.held = func(r *DiskRequest) bool { return r.Disk == diskC && (r.Kind == ReqPrepare || r.Kind == ReqFill) }
+	tr.restore(diskC)
+	tr.until("C is copied", func() bool {
+		return slices.ContainsFunc(w.wires[diskC].reqs, func(r *DiskRequest) bool { return r.Kind == ReqFill })
+	})
+	var tokens []uint64
+	for i := range 400 {
+		tokens = append(tokens, w.begin(i, 7))
+		tr.run()
+	}
+	last := tokens[len(tokens)-1]
+	if w.acked(last) {
+		t.Fatal("the credit of C is not used up")
+	}
+	w.cut(diskC)
+	tr.run()
+	for i, token := range tokens {
+		w.mustAck(token, i, 7)
+	}
+	w.held = nil
+	tr.heal()
+}
