@@ -44,6 +44,10 @@ func TestMutations(t *testing.T) {
 			Mutate(s.rule)
 			defer Mutate("")
 			why := fails(t, s.tell)
+			Mutate("")
+			if base := fails(t, s.tell); base != "" { // proves nothing about the rule
+				t.Fatalf("it fails with all rules in force, too: %s", base)
+			}
 			if why == "" {
 				t.Fatal("not noticed")
 			}
