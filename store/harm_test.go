@@ -462,14 +462,19 @@ func TestOldViewDeletesNothing(t *testing.T) {
 	}
 }
 
-// A disk that was just opened knows no stream: what is late from before is dropped, whatever its number.
+// A disk that was just opened knows no stream: what is late from before is not taken, whatever its number. It says so, as the owner
+// behind a connection that stands would wait for an answer that never comes.
 func TestNoStreamAfterOpen(t *testing.T) {
 	u := newUser(t, disktest.New(64<<20, 1), 8<<20)
 	u.make(7)
 	u.open()
 	for sigma := range raid.Stream(2) {
-		if out := u.do(&raid.DiskRequest{Kind: raid.ReqPrepare, Epoch: 1, Stream: sigma, Rec: rec(1, 1, 0, 1)}); len(out) != 0 {
-			t.Fatalf("stream %d: %+v", sigma, out)
+		for _, r := range []*raid.DiskRequest{
+			{Kind: raid.ReqPrepare, Epoch: 1, Stream: sigma, Rec: rec(1, 1, 0, 1)}, {Kind: raid.ReqWipe, Epoch: 1, Stream: sigma, ID: 9},
+		} {
+			if out := u.do(r); len(out) != 1 || out[0].Kind != raid.RepNack || out[0].Nack != raid.NackGap || out[0].EndSeq != 0 {
+				t.Fatalf("stream %d: %+v", sigma, out)
+			}
 		}
 	}
 }

@@ -74,6 +74,13 @@ func (d *Disk) request(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskRep
 		}
 		return out
 	}
+	if r.Epoch == v.start && r.Epoch == v.fence && v.stream == 0 && !mutated("C22") {
+		// The disk was opened again behind a connection that stands. It takes nothing before Start, and says so: else the owner would
+		// wait for ever for the answer to a Wipe, which may take any time.
+		rep := d.nack(r, raid.NackGap, "")
+		rep.EndSeq = v.durableEnd()
+		return append(out, rep)
+	}
 	if r.Epoch != v.start || r.Epoch != v.fence && !mutated("NO_FENCE") || (r.Stream != v.stream || v.stream == 0) && !mutated("C22") {
 		return out // of a former stream: a later one has begun, or will after the disk was opened (B: C22)
 	}
