@@ -346,3 +346,10 @@ func (m *Memory) Down() error {
 	_ = os.Remove(m.spec.Dir) // whoever keeps something else in it keeps it
 	return errors.Join(errs...)
 }
+
+// OpenPort adds a port of the SAN's first path to which no initiator is attached yet. The caller closes it.
+func (m *Memory) OpenPort() (link.Port, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.port("port", false)
+}

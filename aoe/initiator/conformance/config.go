@@ -128,11 +128,14 @@ func checkPrefix(p *Probe) error {
 
 // matches wants silence for the others, and an answer with the string in force for the one.
 func (p *Probe) matches(ccmd uint8, inForce, one []byte, others [][]byte) error {
+	var frames []frame
 	for _, s := range others {
-		if len(s)+32 > p.mtu+14 {
-			continue
+		if len(s)+32 <= p.mtu+14 {
+			frames = append(frames, p.config(ccmd, s).padded(60))
 		}
-		if err := p.silent(p.config(ccmd, s).padded(60)); err != nil {
+	}
+	if len(frames) > 0 {
+		if err := p.silent(frames...); err != nil {
 			return err
 		}
 	}

@@ -125,22 +125,17 @@ func (s skipped) Error() string { return string(s) }
 // is initiator.ErrTimeout.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	o.withDefaults()
-	p := &Probe{ctx: ctx, shelf: o.Shelf, slot: o.Slot, macs: [3]aoe.MAC{o.MAC, initiator.NewMAC(), initiator.NewMAC()}, silence: o.Silence,
-		mtu: o.Port.MTU()}
-	for _, m := range p.macs {
-		if m == o.Port.MAC() {
-			continue
-		}
-		if err := o.Port.Join(m); err != nil {
-			return nil, fmt.Errorf("conformance: %w", err)
-		}
-		defer func() { _ = o.Port.Leave(m) }() // the address was ours alone; the port goes on without it or is closed
-	}
 	w, err := newWire(o.Port, &o)
 	if err != nil {
 		return nil, err
 	}
 	defer w.close()
+	p := &Probe{ctx: ctx, shelf: o.Shelf, slot: o.Slot, silence: o.Silence, mtu: o.Port.MTU(), macs: [3]aoe.MAC{o.MAC, initiator.NewMAC(), initiator.NewMAC()}}
+	leave, err := w.join(p.macs[:]...)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	p.wire = w
 	if err := p.discover(); err != nil {
 		return nil, err
@@ -149,8 +144,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Destructive {
 		p.saved, err = p.save()
 		if err == nil {
-			defer func() { p.saved = nil }()
-			err = p.runAll(&o, report)
+			if err = p.clean(); err == nil {
+				err = p.runAll(&o, report)
+			}
 			return report, errors.Join(err, p.restore())
 		}
 		if errors.Is(err, errInterrupted) {
@@ -197,8 +193,21 @@ func (p *Probe) run(c *Check, destructive bool) error {
 	if p.saved == nil {
 		return skipped(fmt.Sprintf("what is on the volume cannot be saved: %v", p.cannotSave))
 	}
-	if err := p.clean(); err != nil {
-		return fmt.Errorf("before the check: %w", err)
+	// A target remembers how the control requests of a MAC ended, so that a retransmission gets the same answer, and may bound how
+	// many it remembers: Clade is silent after 64 a minute. So each of these checks speaks as initiators of its own.
+	first := p.macs
+	defer func() { p.macs = first }()
+	macs := [3]aoe.MAC{initiator.NewMAC(), initiator.NewMAC(), initiator.NewMAC()}
+	leave, err := p.wire.join(macs[:]...)
+	if err != nil {
+		return err
 	}
-	return c.Run(p)
+	defer leave()
+	p.macs = macs
+	err = c.Run(p)
+	var skip skipped
+	if cleaned := p.clean(); cleaned != nil && !errors.As(err, &skip) {
+		err = errors.Join(err, fmt.Errorf("afterwards, without mask, reservation and string again: %w", cleaned))
+	}
+	return err
 }

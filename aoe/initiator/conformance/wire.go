@@ -41,6 +41,27 @@ func newWire(port link.Port, o *Options) (*wire, error) {
 
 func (w *wire) close() { w.poller.Close() }
 
+// join receives frames for some MACs, until leave is called.
+func (w *wire) join(macs ...aoe.MAC) (leave func(), err error) {
+	var joined []aoe.MAC
+	leave = func() {
+		for _, m := range joined {
+			_ = w.port.Leave(m) // it was ours alone; the port goes on without it or is closed
+		}
+	}
+	for _, m := range macs {
+		if m == w.port.MAC() {
+			continue
+		}
+		if err := w.port.Join(m); err != nil {
+			leave()
+			return nil, fmt.Errorf("conformance: %w", err)
+		}
+		joined = append(joined, m)
+	}
+	return leave, nil
+}
+
 // nextTag returns a tag that was not used in this run, in the half of the tags that Linux leaves to user programs.
 func (w *wire) nextTag() uint32 {
 	w.tag++
