@@ -10,6 +10,7 @@ const (
 	applyBlocks  = 1024     // in one piece of Background
 	lazyBytes    = 32 << 20 // applied at the latest when so much may be, or an eighth of the journal
 	idleNs       = 20_000_000
+	sealNs       = 500_000_000   // an idle disk seals after so long: whoever writes then waits for the seal's sync, too
 	checkpointNs = 2_000_000_000 // an idle disk checkpoints after so long
 )
 
@@ -43,7 +44,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 			return false, d.fail(err)
 		}
 	}
-	d.seal(idle && quiet)
+	d.seal(quiet && nowNs-d.lastNs >= sealNs)
 	return false, nil
 }
 

@@ -58,7 +58,7 @@ func TestLastGroupRots(t *testing.T) {
 			if commit {
 				u.do(&raid.DiskRequest{Kind: raid.ReqCommit, Epoch: 1, Stream: 1, Commit: 2, Touch: 2})
 			}
-			u.after(30e6) // far less than until an idle disk checkpoints
+			u.after(600e6) // far less than until an idle disk checkpoints
 			end := base + u.d.JournalHead()
 			for at := base; at < end; at += 512 * int64(blocks/8+1) {
 				for _, how := range []string{"rot", "erase"} {
