@@ -76,7 +76,7 @@ Exit codes:
 	f.BoolVar(&o.progress, "progress", false, "show progress even if stderr is no terminal")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
 	cmd.AddCommand(o.discoverCommand(), o.identifyCommand(), o.readCommand(), o.writeCommand(),
-		o.copyCommand(), o.probeCommand(), o.configCommand(), o.reserveCommand(), o.maskCommand())
+		o.copyCommand(), o.probeCommand(), o.configCommand(), o.reserveCommand(), o.maskCommand(), o.conformanceCommand())
 	return cmd
 }
 
@@ -218,34 +218,46 @@ func (s *session) close() {
 	}
 }
 
-// open opens the interfaces.
-func (o *initiatorOptions) open() (*session, error) {
+// openPorts opens the interfaces and finds out as whom to speak.
+func (o *initiatorOptions) openPorts() ([]link.Port, aoe.MAC, error) {
 	if len(o.interfaces) == 0 {
-		return nil, usageError("which network? Name the interface that the storage is on: --interface NAME (see: ip link)")
+		return nil, aoe.MAC{}, usageError("which network? Name the interface that the storage is on: --interface NAME (see: ip link)")
 	}
-	s := &session{}
+	var mac aoe.MAC
+	if o.sourceMAC != "" {
+		var err error
+		if mac, err = parseMAC(o.sourceMAC); err != nil {
+			return nil, aoe.MAC{}, err
+		}
+	}
+	var ports []link.Port
 	for _, name := range o.interfaces {
 		p, err := o.openPort(name)
 		if err != nil {
-			for _, q := range s.ports {
+			for _, q := range ports {
 				_ = q.Close()
 			}
 			next := "See the interfaces: ip link"
 			if errors.Is(err, os.ErrPermission) {
 				next = "Raw Ethernet needs root or CAP_NET_RAW. Try: sudo"
 			}
-			return nil, &initiatorError{exitFailed, err, next}
+			return nil, aoe.MAC{}, &initiatorError{exitFailed, err, next}
 		}
-		s.ports = append(s.ports, p)
+		ports = append(ports, p)
 	}
-	s.mac = s.ports[0].MAC()
-	if o.sourceMAC != "" {
-		mac, err := parseMAC(o.sourceMAC)
-		if err != nil {
-			return nil, err
-		}
-		s.mac = mac
+	if o.sourceMAC == "" {
+		mac = ports[0].MAC()
 	}
+	return ports, mac, nil
+}
+
+// open opens the interfaces for a host.
+func (o *initiatorOptions) open() (*session, error) {
+	ports, mac, err := o.openPorts()
+	if err != nil {
+		return nil, err
+	}
+	s := &session{ports: ports, mac: mac}
 	host, err := initiator.NewHost(initiator.HostConfig{Ports: s.ports})
 	if err != nil {
 		return nil, explain(err)

@@ -40,9 +40,9 @@ var configChecks = []Check{
 		Breaks: "aoecfg -c prefix lists the wrong volumes", Run: checkPrefix},
 	{Name: "config/match-truncated", Source: "AoEr11 3.2; vblade compares with the frame's whole length",
 		Breaks: "bytes of another frame decide who wins a claim", Run: checkMatchTruncated},
-	{Name: "config/unknown", Source: "AoEr11 2.3, error 2; 3.2: CCmd",
+	{Name: "config/unknown", Source: "AoEr11 2, error 2; 3.2: CCmd",
 		Breaks: "a tool that tries Coraid's test-and-replace believes that it has won", Run: checkUnknownConfig},
-	{Name: "config/match-wildcard", Source: "AoEr11 2.4, 3.2; aoecfg -c prefix without a volume",
+	{Name: "config/match-wildcard", Source: "AoEr11 2, 3.2; aoecfg -c prefix without a volume",
 		Breaks: "volumes are not found by their string", Run: func(p *Probe) error {
 			text, err := p.readConfig()
 			if err == nil {

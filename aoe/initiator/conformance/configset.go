@@ -10,7 +10,7 @@ import (
 var configSetChecks = []Check{
 	{Name: "config/set-empty", Source: "AoEr11 3.2: CCmd 3", Destructive: true,
 		Breaks: "nobody can claim the volume", Run: func(p *Probe) error { return p.stores(configSet, []byte("first")) }},
-	{Name: "config/set-present", Source: "AoEr11 3.2: CCmd 3; 2.3: error 4", Destructive: true,
+	{Name: "config/set-present", Source: "AoEr11 3.2: CCmd 3; 2: error 4", Destructive: true,
 		Breaks: "two hosts both believe that they own the volume", Run: checkSetPresent},
 	{Name: "config/set-same", Source: "facts 1.4: vblade, VSX, ggaoed", Destructive: true,
 		Breaks: "a winner whose answer was lost is told that it lost", Run: func(p *Probe) error {
@@ -92,7 +92,7 @@ var configSetChecks = []Check{
 			}
 			return nil
 		}},
-	{Name: "config/unknown-effect", Source: "AoEr11 2.3, error 2; facts 1.4: Coraid's test-and-replace", Destructive: true,
+	{Name: "config/unknown-effect", Source: "AoEr11 2, error 2; facts 1.4: Coraid's test-and-replace", Destructive: true,
 		Breaks: "a tool that tries Coraid's test-and-replace believes that it has won", Run: func(p *Probe) error {
 			if err := p.stores(configSet, []byte("kept")); err != nil {
 				return err

@@ -143,7 +143,7 @@ const (
 // statusBad are the bits that Linux takes for an error: BSY, DF, DRQ, ERR.
 const statusBad = 0xA9
 
-// The AoE error codes that checks look for (AoEr11, section 2.4).
+// The AoE error codes that checks look for (AoEr11, section 2).
 const (
 	codeCommand  = 1
 	codeArgument = 2

@@ -11,25 +11,25 @@ import (
 
 // headerChecks are about the 24 bytes that all commands share, who answers, and the size of frames.
 var headerChecks = []Check{
-	{Name: "header/tag", Source: "AoEr11 2.6; Linux aoecmd.c: newtag; aoetools: bit 31",
+	{Name: "header/tag", Source: "AoEr11 2; Linux aoecmd.c: newtag; aoetools: bit 31",
 		Breaks: "answers are not matched with their requests: all initiators hang", Run: checkTags},
-	{Name: "header/version", Source: "AoEr11 2.1; iPXE aoe.c",
+	{Name: "header/version", Source: "AoEr11 2; iPXE aoe.c",
 		Breaks: "iPXE drops answers whose version is not 1", Run: each(func(_ *Probe, _ frame, r reply) error {
 			if r[14]>>4 != 1 {
 				return fmt.Errorf("version %d in the answer", r[14]>>4)
 			}
 			return nil
 		})},
-	{Name: "header/flags", Source: "AoEr11 2.2",
+	{Name: "header/flags", Source: "AoEr11 2",
 		Breaks: "a later revision's flags would be misread; E on success makes Linux retry for ever", Run: checkFlags},
-	{Name: "header/command", Source: "AoEr11 2.5; Linux aoecmd.c: dispatch on command",
+	{Name: "header/command", Source: "AoEr11 2; Linux aoecmd.c: dispatch on command",
 		Breaks: "Linux takes the answer for that of another command", Run: each(func(_ *Probe, f frame, r reply) error {
 			if r[19] != f[19] {
 				return fmt.Errorf("command %d in the answer", r[19])
 			}
 			return nil
 		})},
-	{Name: "header/address", Source: "AoEr11 2.4; Linux aoecmd.c: device by shelf and slot",
+	{Name: "header/address", Source: "AoEr11 2; Linux aoecmd.c: device by shelf and slot",
 		Breaks: "Linux refuses answers from shelf 65535 or slot 255 and finds no device for others", Run: each(func(p *Probe, _ frame, r reply) error {
 			if r.shelf() != p.shelf || r.slot() != p.slot {
 				return fmt.Errorf("the answer comes from shelf %d, slot %d", r.shelf(), r.slot())
@@ -50,7 +50,7 @@ var headerChecks = []Check{
 			}
 			return nil
 		})},
-	{Name: "header/error-byte", Source: "AoEr11 2.3", Choice: true,
+	{Name: "header/error-byte", Source: "AoEr11 2", Choice: true,
 		Breaks: "nobody: the byte counts only with E", Run: checkErrorByte},
 	{Name: "header/minimum", Source: "trap 6.7; aoetools: frames below 60 bytes are thrown away",
 		Breaks: "aoeping and aoecfg see nothing on links that do not pad", Run: each(func(_ *Probe, _ frame, r reply) error {
@@ -59,7 +59,7 @@ var headerChecks = []Check{
 			}
 			return nil
 		})},
-	{Name: "header/wildcards", Source: "AoEr11 2.4; Linux aoecmd.c: aoecmd_cfg",
+	{Name: "header/wildcards", Source: "AoEr11 2; Linux aoecmd.c: aoecmd_cfg",
 		Breaks: "discovery finds nothing", Run: checkWildcards},
 	{Name: "header/unicast", Source: "Linux aoecmd.c: ata_rw_frameinit",
 		Breaks: "Linux finds the device and cannot use it", Run: func(p *Probe) error {
@@ -71,15 +71,15 @@ var headerChecks = []Check{
 			_, err := p.askOK(p.config(configRead, nil).to(aoe.Broadcast).padded(60))
 			return err
 		}},
-	{Name: "header/other-address", Source: "AoEr11 2.4",
+	{Name: "header/other-address", Source: "AoEr11 2",
 		Breaks: "two volumes answer one request: an initiator reads and writes the wrong disk", Run: checkOtherAddress},
 	{Name: "header/other-mac", Source: "trap 6.24", Choice: true,
 		Breaks: "nobody with one target; in a cluster a flooded frame is answered by the wrong node", Run: checkOtherMAC},
-	{Name: "header/responses", Source: "AoEr11 2.2; trap 6.8; coreos/torus #384",
+	{Name: "header/responses", Source: "AoEr11 2; trap 6.8; coreos/torus #384",
 		Breaks: "two targets on one segment answer each other's answers for ever", Run: checkResponses},
-	{Name: "header/unknown-command", Source: "AoEr11 2.3, error 1",
+	{Name: "header/unknown-command", Source: "AoEr11 2, error 1",
 		Breaks: "a tool that tries a newer command waits for a time-out instead of falling back", Run: checkUnknownCommand},
-	{Name: "header/unknown-command-effect", Source: "AoEr11 2.3, error 1; facts 1.6: command 4", Choice: true,
+	{Name: "header/unknown-command-effect", Source: "AoEr11 2, error 1; facts 1.6: command 4", Choice: true,
 		Breaks: "nobody: unknown commands to all volumes, and those of vendors, get silence from Clade", Run: checkVendorCommand},
 	{Name: "header/short", Source: "facts 1.2: fixed part of each command",
 		Breaks: "a damaged frame is executed with bytes of an older one", Run: checkShort},
@@ -100,14 +100,14 @@ var headerChecks = []Check{
 		}},
 	{Name: "header/trailing", Source: "facts M11; trap 6.2 and 6.3; aoe-sancheck, aoeping",
 		Breaks: "aoeping and aoe-sancheck report a network that loses large frames", Run: checkTrailing},
-	{Name: "header/reserved-bits", Source: "AoEr11 2.2: reserved bits are to be ignored",
+	{Name: "header/reserved-bits", Source: "AoEr11 2: reserved bits are to be ignored",
 		Breaks: "an initiator of a later revision is not served", Run: checkReservedBits},
-	{Name: "header/error-in-request", Source: "AoEr11 2.3", Choice: true,
+	{Name: "header/error-in-request", Source: "AoEr11 2", Choice: true,
 		Breaks: "nobody: no initiator sends one", Run: func(p *Probe) error {
 			_, err := p.askOK(p.config(configRead, nil).set(15, 3).padded(60))
 			return err
 		}},
-	{Name: "header/other-version", Source: "AoEr11 2.1, 2.3: error 5", Choice: true,
+	{Name: "header/other-version", Source: "AoEr11 2: error 5", Choice: true,
 		Breaks: "nobody: all initiators send 1", Run: checkOtherVersion},
 	{Name: "header/duplicate", Source: "AoEr11 1.1: messages may be duplicated",
 		Breaks: "a duplicate of a request harms the next one", Run: checkDuplicateRead},

@@ -100,7 +100,7 @@ var identifyChecks = []Check{
 			_, err := p.askATA(p.ata(ataIdentify, 0x123456, 1).set(33, 7).padded(60))
 			return err
 		}},
-	{Name: "identify/count", Source: "AoEr11 2.3: error 2; vblade", Choice: true,
+	{Name: "identify/count", Source: "AoEr11 2: error 2; vblade", Choice: true,
 		Breaks: "nobody: all initiators ask for one sector", Run: func(p *Probe) error {
 			for _, n := range []int{0, 2, 255} {
 				if _, err := p.refused(p.ata(ataIdentify, 0, n).padded(60), codeArgument); err != nil {

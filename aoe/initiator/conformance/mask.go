@@ -12,12 +12,12 @@ import (
 var maskChecks = []Check{
 	{Name: "mask/read", Source: "AoEr11 3.3: MCmd 0",
 		Breaks: "an operator does not see who may talk to the volume", Run: checkMaskRead},
-	{Name: "mask/read-wildcard", Source: "AoEr11 2.4", Choice: true,
+	{Name: "mask/read-wildcard", Source: "AoEr11 2", Choice: true,
 		Breaks: "nobody: tools name the volume", Run: func(p *Probe) error {
 			_, err := p.askOK(p.maskRead().wild().padded(60))
 			return err
 		}},
-	{Name: "mask/unknown", Source: "AoEr11 2.3, error 2; 3.3: MCmd",
+	{Name: "mask/unknown", Source: "AoEr11 2, error 2; 3.3: MCmd",
 		Breaks: "a tool believes that an edit was made", Run: func(p *Probe) error {
 			for _, mcmd := range []uint8{2, 3, 0xFF} {
 				if _, err := p.refused(p.maskRead().padded(60).set(25, mcmd), codeArgument); err != nil {

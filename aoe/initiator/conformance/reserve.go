@@ -21,12 +21,12 @@ var reserveChecks = []Check{
 			}
 			return nil
 		}},
-	{Name: "reserve/read-wildcard", Source: "AoEr11 2.4", Choice: true,
+	{Name: "reserve/read-wildcard", Source: "AoEr11 2", Choice: true,
 		Breaks: "nobody: tools name the volume", Run: func(p *Probe) error {
 			_, err := p.askOK(p.reserve(0).wild().padded(60))
 			return err
 		}},
-	{Name: "reserve/unknown", Source: "AoEr11 2.3, error 2; 3.4: RCmd",
+	{Name: "reserve/unknown", Source: "AoEr11 2, error 2; 3.4: RCmd",
 		Breaks: "a tool believes that it holds the volume", Run: func(p *Probe) error {
 			for _, rcmd := range []uint8{3, 4, 0xFF} {
 				if _, err := p.refused(p.reserve(rcmd, p.macs[0]).padded(60), codeArgument); err != nil {
@@ -123,7 +123,7 @@ var reserveChecks = []Check{
 			}
 			return p.writesAs(1, true)
 		}},
-	{Name: "reserve/truncated", Source: "AoEr11 3.4: NMacs; 2.3: error 2", Destructive: true,
+	{Name: "reserve/truncated", Source: "AoEr11 3.4: NMacs; 2: error 2", Destructive: true,
 		Breaks: "bytes of another frame become holders", Run: checkReserveTruncated},
 	{Name: "reserve/capacity", Source: "facts 1.6: 248 fit a frame of MTU 1500", Destructive: true, Choice: true,
 		Breaks: "nobody: hosts have a few ports", Run: checkReserveCapacity},
