@@ -18,6 +18,7 @@ type linOp struct {
 	value      uint64
 	edit       func(state uint64) uint64 // a write that depends on what it finds; then value does not count
 	pre        func(state uint64) bool   // what must hold where it takes effect; a read with pre asserts nothing else
+	unread     bool                      // a write whose value no later read returns: prepare
 	label      string                    // for the report
 }
 
@@ -95,6 +96,7 @@ const linConfigsMax = 1 << 18
 // initial. It keeps all possible states and, whenever an operation ends, lets it and whatever must come before it take
 // effect ("just in time" linearization). An exhausted search is a failure, never a pass.
 func linearize(initial uint64, ops []linOp) string {
+	ops = prepare(ops)
 	type edge struct {
 		at    int64
 		end   bool
@@ -200,13 +202,18 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 			next[c] = true
 		}
 		for s, i := range open[:top] {
-			if i < 0 || c.done.has(s) || !ops[i].write || ops[i].optional && idle(&c, ops, open[:top], s) {
+			if i < 0 || c.done.has(s) || !ops[i].write || ops[i].unread && s != slot || !ops[i].unread && idle(&c, ops, open[:top], s) {
 				continue
 			}
 			if value, ok := ops[i].apply(c.value); ok {
 				n := c
 				n.value = value
 				n.done.set(s)
+				for t, j := range open[:top] { // what nobody reads comes right before it
+					if j >= 0 && ops[j].unread {
+						n.done.set(t)
+					}
+				}
 				push(n)
 			}
 		}
@@ -217,14 +224,19 @@ func closeOp(configs map[linConfig]bool, ops []linOp, open *[linOpenMax]int, slo
 	return next, true
 }
 
-// idle reports whether letting the optional write in slot s take effect now can be left out: it would change nothing, or another
-// copy of the same write that ends sooner does the same and is worth less later.
+// idle reports whether letting the write in slot s take effect now can be left out: it may as well never do so and would change
+// nothing, or another copy of the same write does the same now and is worth less later: it ends sooner, or as soon and must take effect
+// anyway.
 func idle(c *linConfig, ops []linOp, open []int, s int) bool {
 	o := &ops[open[s]]
-	if value, _ := o.apply(c.value); value == c.value {
+	hides := false // something that nobody reads, which can come right before it
+	for t, i := range open {
+		hides = hides || i >= 0 && ops[i].unread && !c.done.has(t)
+	}
+	if value, _ := o.apply(c.value); o.optional && value == c.value && !hides {
 		return true
 	}
-	if o.edit != nil {
+	if o.edit != nil || o.pre != nil {
 		return false
 	}
 	for t, i := range open {
@@ -232,11 +244,51 @@ func idle(c *linConfig, ops []linOp, open []int, s int) bool {
 			continue
 		}
 		p := &ops[i]
-		if p.write && p.optional && p.value == o.value && p.edit == nil && p.pre == nil && o.pre == nil && (p.end < o.end || p.end == o.end && t < s) {
+		if !p.write || p.value != o.value || p.edit != nil || p.pre != nil {
+			continue
+		}
+		switch {
+		case p.end > o.end || p.optional && !o.optional:
+		case o.optional && !p.optional, p.end < o.end || t < s:
 			return true
 		}
 	}
 	return false
+}
+
+// prepare leaves out what cannot matter, without changing the answer. In a history of plain reads and writes an optional write counts
+// only while some read that ends later may still return it. A write that must take effect and that no read returns can be thought to
+// happen right before another write, if one takes effect while it is open: it need not be tried in all other places.
+func prepare(ops []linOp) []linOp {
+	last := make(map[uint64]int64, len(ops)) // by value: end of the last read that returns it
+	for i := range ops {
+		o := &ops[i]
+		if o.pre != nil || o.edit != nil {
+			return ops
+		}
+		if !o.write {
+			if end, ok := last[o.value]; !ok || o.end > end {
+				last[o.value] = o.end
+			}
+		}
+	}
+	out := make([]linOp, 0, len(ops))
+	for _, o := range ops {
+		if o.write {
+			end, read := last[o.value]
+			read = read && end >= o.start
+			switch {
+			case o.optional && !read:
+				continue
+			case o.optional:
+				o.end = min(o.end, end)
+			default:
+				o.unread = !read
+			}
+		}
+		out = append(out, o)
+	}
+	return out
 }
 
 // explain describes the operation that nothing explains, with its neighbours.

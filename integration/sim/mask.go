@@ -77,9 +77,14 @@ func (c *controlHistory) maskAnswer(h *history, v *volumeHistory, r *controlRequ
 	}
 }
 
-// unmasked records that an operator asks for an empty mask; it may happen until the returned operation's end is set.
-func (c *controlHistory) unmasked(at int64) *linOp {
-	op := &linOp{start: at, end: forever, write: true, optional: true, label: "operator empties the mask"}
+// unmasked records that an operator takes addresses off the mask; it may happen until the returned operation's end is set.
+func (c *controlHistory) unmasked(at int64, list []aoe.MAC) *linOp {
+	body := "...."
+	for _, m := range list {
+		body += string([]byte{0, aoe.MaskDelete}) + string(m[:])
+	}
+	op := &linOp{start: at, end: forever, write: true, optional: true, label: fmt.Sprintf("operator takes %x off the mask", list),
+		edit: func(s uint64) uint64 { return c.edited(s, body) }}
 	c.operator = append(c.operator, op)
 	return op
 }
@@ -131,7 +136,7 @@ func (o *operator) clearMask(slot uint8) {
 			for _, m := range v.Control.Mask {
 				q.Directives = append(q.Directives, aoe.Directive{Command: aoe.MaskDelete, MAC: m})
 			}
-			op = o.w.history.volume(slot, uint64(v.ID())).control.unmasked(o.w.sched.nowNs)
+			op = o.w.history.volume(slot, uint64(v.ID())).control.unmasked(o.w.sched.nowNs, v.Control.Mask)
 			return cluster.AdminRequest{Kind: "control", Vol: v.ID(), Control: q}
 		},
 		replied: func() {
