@@ -2,6 +2,7 @@ package sim
 
 import (
 	"clade/cluster"
+	"clade/membership"
 	"clade/raid"
 	"clade/store"
 )
@@ -22,6 +23,7 @@ type invariants struct {
 	views     []store.VolumeView
 	log       []store.LogRecord
 	lying     []*shadow // not found out yet
+	latest    []*membership.Volume
 	owners    map[ownerKey]ownerOf
 }
 
@@ -55,6 +57,7 @@ const (
 // afterStep looks at everything every few steps of any process.
 func (c *invariants) afterStep(p *process) {
 	c.steps++
+	c.follow(p.node.State())
 	if c.steps%checkEverySteps == 0 {
 		c.owner(p)
 		c.oneServes()

@@ -96,13 +96,25 @@ func (c *invariants) holds(d raid.DiskID, v *membership.Volume, n raid.Seq, whic
 	}
 }
 
+// follow keeps the newest version of every volume that any process has ever applied: those that live may be behind it.
+func (c *invariants) follow(s *membership.State) {
+	for _, v := range s.Volumes {
+		i := slices.IndexFunc(c.latest, func(o *membership.Volume) bool { return o.ID() == v.ID() })
+		switch {
+		case i < 0:
+			c.latest = append(c.latest, v)
+		case c.latest[i].Data.Ver < v.Data.Ver:
+			c.latest[i] = v
+		}
+	}
+}
+
 // everything is I4 and I7 for all that was ever committed: an in-sync disk holds it all, one that went stale all up to there.
 func (c *invariants) everything() {
-	st := c.w.newestState()
-	if st == nil {
-		return
-	}
-	for _, v := range st.Volumes {
+	for _, v := range c.latest {
+		if c.w.operator.doomed[v.ID()] {
+			continue
+		}
 		for i := range v.Data.Members {
 			m := &v.Data.Members[i]
 			upto, which := m.Stale, "I7"

@@ -244,7 +244,7 @@ func idle(c *linConfig, ops []linOp, open []int, s int) bool {
 			continue
 		}
 		p := &ops[i]
-		if !p.write || p.value != o.value || p.edit != nil || p.pre != nil {
+		if !p.write || p.unread || p.value != o.value || p.edit != nil || p.pre != nil {
 			continue
 		}
 		switch {

@@ -78,7 +78,7 @@ func TestLinearizeDecidesWhatManyClientsDo(t *testing.T) {
 func TestLinearizeAgainstBruteForce(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	bad := 0
-	for n := range 30000 {
+	for n := range 60000 {
 		var ops []linOp
 		for i := range 1 + rnd.IntN(6+n%2) {
 			start := int64(rnd.IntN(12))
@@ -99,8 +99,8 @@ func TestLinearizeAgainstBruteForce(t *testing.T) {
 			bad++
 		}
 	}
-	if bad < 3000 || bad > 27000 {
-		t.Errorf("only one answer exercised: %d bad of 30000", bad)
+	if bad < 6000 || bad > 54000 {
+		t.Errorf("only one answer exercised: %d bad of 60000", bad)
 	}
 }
 
