@@ -109,13 +109,16 @@ func (d *Disk) cancelFresh(vol raid.VolumeID, wipe bool) {
 
 // doWipe makes all shards of the volume anew. Pages are made in place, so that a power cut may leave some of them: before the first of
 // them is touched the volume is damaged, durably, and only the Wipe's own entry ends that. Else what is half wiped would be zeros
-// with good checksums (B: C27).
+// with good checksums (B: C27). Shards that the disk has lost are made again: it may have come back blank.
 func (d *Disk) doWipe(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
 	d.cancelFresh(v.id, true)
 	if !v.wiping && !mutated("WIPE_TORN") {
 		e := entry{kind: entryFence, vol: v.id, damaged: true, wiping: true}
 		v.redoFence(&e)
 		d.log(e)
+	}
+	if err := d.makeMissing(v, r.Shards); err != nil {
+		return d.refuse(out, r, "%v", err)
 	}
 	v.acked, v.told = 1<<62, 1<<62 // nothing that goes is acknowledged any more
 	job := &freshJob{vol: v.id, shards: slices.Clone(v.shards), wipe: true}

@@ -83,16 +83,9 @@ func (d *Disk) removeUnnamed(v *volume, named []raid.ShardRef, epoch raid.Epoch)
 
 // makeShards finds room for shards and makes their pages; both are durable with the next group.
 func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
-	e := entry{kind: entryShards, vol: id}
-	free := d.freeRuns()
-	for _, ref := range refs {
-		i := slices.IndexFunc(free, func(f run) bool { return f.n >= uint64(ref.Regions) })
-		if i < 0 {
-			return fmt.Errorf("disk %d has no room for %d MiB of volume %d extent %d", d.super.Disk, ref.Regions, id, ref.Extent)
-		}
-		e.shards = append(e.shards, shard{ref, free[i].at})
-		free[i].at += uint64(ref.Regions)
-		free[i].n -= uint64(ref.Regions)
+	e, err := d.allot(id, refs)
+	if err != nil {
+		return err
 	}
 	if regionsOf(e.shards) > uint64(d.cfg.AtOnce) {
 		job := &freshJob{vol: id, shards: e.shards}
@@ -109,6 +102,38 @@ func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
 	if err := d.redoShards(&e); err != nil {
 		return d.fail(err)
 	}
+	d.log(e)
+	return nil
+}
+
+// allot finds room for shards.
+func (d *Disk) allot(id raid.VolumeID, refs []raid.ShardRef) (entry, error) {
+	e := entry{kind: entryShards, vol: id}
+	free := d.freeRuns()
+	for _, ref := range refs {
+		i := slices.IndexFunc(free, func(f run) bool { return f.n >= uint64(ref.Regions) })
+		if i < 0 {
+			return e, fmt.Errorf("disk %d has no room for %d MiB of volume %d extent %d", d.super.Disk, ref.Regions, id, ref.Extent)
+		}
+		e.shards = append(e.shards, shard{ref, free[i].at})
+		free[i].at += uint64(ref.Regions)
+		free[i].n -= uint64(ref.Regions)
+	}
+	return e, nil
+}
+
+// makeMissing finds room for those shards that a volume which is being wiped lacks; the Wipe makes their pages with all others. Until
+// it is done the volume is damaged, so it does not matter which of it is durable.
+func (d *Disk) makeMissing(v *volume, refs []raid.ShardRef) error {
+	missing := slices.DeleteFunc(slices.Clone(refs), func(s raid.ShardRef) bool { return v.shard(s.Extent, s.Gen) != nil })
+	if len(missing) == 0 {
+		return nil
+	}
+	e, err := d.allot(v.id, missing)
+	if err != nil {
+		return err
+	}
+	d.addShards(&e)
 	d.log(e)
 	return nil
 }
