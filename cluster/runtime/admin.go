@@ -66,7 +66,8 @@ type Status struct {
 // LocalPath is one of the node's SAN paths.
 type LocalPath struct {
 	Path      int    `json:"path"`
-	Interface string `json:"interface"`
+	Interface string `json:"interface"`        // as configured
+	Device    string `json:"device,omitempty"` // the interface that it means now
 	MTU       int    `json:"mtu"`
 	Err       string `json:"err,omitempty"`
 }
@@ -188,7 +189,7 @@ func (r *Runtime) Status(ctx context.Context) (*Status, error) {
 		for _, p := range r.ports {
 			x := LocalPath{Path: p.path, Interface: p.spec, Err: p.why}
 			if p.port != nil {
-				x.MTU = p.port.MTU()
+				x.Device, x.MTU = p.port.Name(), p.port.MTU()
 			}
 			s.SAN = append(s.SAN, x)
 		}

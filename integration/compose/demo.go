@@ -80,8 +80,8 @@ func (d *demo) run() (err error) {
 	d.probe = d.follow(following)
 	defer func() { stop(); <-d.probe.done }()
 	defer func() { // a lab that stays up stays whole
-		if d.dead != "" {
-			_, serr := d.docker(context.WithoutCancel(d.ctx), "start", d.ids[d.dead])
+		for _, node := range nodeNames {
+			_, serr := d.docker(context.WithoutCancel(d.ctx), "start", d.ids[node])
 			err = errors.Join(err, serr)
 		}
 	}()
@@ -144,12 +144,19 @@ func inMs(t time.Duration) string {
 	return fmt.Sprintf("%d ms", t.Round(time.Millisecond).Milliseconds())
 }
 
+func allInMs(list []time.Duration) string {
+	out := make([]string, len(list))
+	for i, t := range list {
+		out[i] = inMs(t)
+	}
+	return strings.Join(out, ", ")
+}
+
 func (d *demo) warmUp() error {
-	n, err := d.probe.await(d.ctx, 0, func(l probeLine) bool { return l.Warm })
-	if err != nil {
+	if _, err := d.probe.await(d.ctx, 0, func(l probeLine) bool { return l.Warm }); err != nil {
 		return err
 	}
-	d.say("the client's two probers are warm: one with this library's timing, one with that of the Linux driver (%d s)", n)
+	d.say("the client's two probers are warm: one with this library's timing, one with that of the Linux driver")
 	return nil
 }
 
@@ -300,10 +307,10 @@ func (d *demo) sanInterface(node string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(s.SAN) != 1 || s.SAN[0].Interface == "" {
+	if len(s.SAN) != 1 || s.SAN[0].Device == "" {
 		return "", fmt.Errorf("%s says of its SAN interfaces: %+v", node, s.SAN)
 	}
-	return s.SAN[0].Interface, nil
+	return s.SAN[0].Device, nil
 }
 
 // measureDrain drains three times and judges the median: what else runs on the machine easily costs more than a handoff.
@@ -326,7 +333,7 @@ func (d *demo) measureDrain() error {
 			return err
 		}
 	}
-	d.say("clade drain of the node that served, three times: %v (Linux timing: %v)", lib, linux)
+	d.say("clade drain of the node that served, three times: %s (Linux timing: %s)", allInMs(lib), allInMs(linux))
 	slices.Sort(lib)
 	slices.Sort(linux)
 	d.stallRow("stall: owner drained, median of 3", lib[1], linux[1], limitDrain)

@@ -50,8 +50,8 @@ type status struct {
 		Health  string `json:"health"`
 	} `json:"volumes"`
 	SAN []struct {
-		Interface string `json:"interface"`
-		Err       string `json:"err"`
+		Device string `json:"device"` // name of the interface
+		Err    string `json:"err"`
 	} `json:"san"`
 	Problems []struct {
 		What string `json:"what"`

@@ -41,6 +41,7 @@ var imports = map[string][]string{
 	"cluster/runtime":             {"aoe", "aoe/link", "raid", "store", "store/raftlog", "membership", "cluster"},
 	"integration/sim":             {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/load", "raid", "store", "store/disktest", "store/raftlog", "membership", "cluster"},
 	"integration/lab":             {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/load", "raid", "membership", "cluster", "cluster/runtime"},
+	"integration/compose":         {},
 	"integration/guest":           {},
 	"integration/guest/agent":     {},
 	"integration/initiators":      {},
