@@ -9,7 +9,7 @@ import (
 
 // configChecks are those of Query Config that change nothing; they work with the string that is there.
 var configChecks = []Check{
-	{Name: "config/read-ignores-string", Source: "AoEr11 3.2; trap 6.3; aoeping sends 1024 bytes of 0xED",
+	{Name: "config/read-ignores-string", Source: "AoEr11 3.2; trap 3; aoeping sends 1024 bytes of 0xED",
 		Breaks: "aoeping says that the volume is not there", Run: checkReadIgnoresString},
 	{Name: "config/buffer-count", Source: "AoEr11 3.2; Linux aoecmd.c: aoetgt starts with half of it; OpenAoE/aoe#7",
 		Breaks: "below 2 Linux never sends anything, and nobody sees why", Run: func(p *Probe) error {
@@ -34,7 +34,7 @@ var configChecks = []Check{
 			_, err := p.readConfig()
 			return err
 		}},
-	{Name: "config/test", Source: "AoEr11 3.2: CCmd 1; trap 6.19",
+	{Name: "config/test", Source: "AoEr11 3.2: CCmd 1; trap 19",
 		Breaks: "a claim on a volume is seen where there is none, or the reverse", Run: checkTest},
 	{Name: "config/prefix", Source: "AoEr11 3.2: CCmd 2",
 		Breaks: "aoecfg -c prefix lists the wrong volumes", Run: checkPrefix},

@@ -60,7 +60,7 @@ var configSetChecks = []Check{
 			}
 			return nil
 		}},
-	{Name: "config/bytes", Source: "AoEr11 3.2: arbitrary bytes; trap 6.18", Destructive: true,
+	{Name: "config/bytes", Source: "AoEr11 3.2: arbitrary bytes; trap 18", Destructive: true,
 		Breaks: "strings end at a NUL, or are changed", Run: func(p *Probe) error {
 			all := make([]byte, 256)
 			for i := range all {
@@ -73,7 +73,7 @@ var configSetChecks = []Check{
 			}
 			return nil
 		}},
-	{Name: "config/match-lengths", Source: "AoEr11 3.2: CCmd 1 and 2; trap 6.19; QAOED, VSX", Destructive: true,
+	{Name: "config/match-lengths", Source: "AoEr11 3.2: CCmd 1 and 2; trap 19; QAOED, VSX", Destructive: true,
 		Breaks: "a claim on a volume is seen where there is none, or the reverse", Run: checkMatchLengths},
 	{Name: "config/too-long", Source: "AoEr11 3.2: at most 1024 bytes", Destructive: true,
 		Breaks: "a string that no answer can carry is in force", Run: checkTooLong},

@@ -52,7 +52,7 @@ var headerChecks = []Check{
 		})},
 	{Name: "header/error-byte", Source: "AoEr11 2", Choice: true,
 		Breaks: "nobody: the byte counts only with E", Run: checkErrorByte},
-	{Name: "header/minimum", Source: "trap 6.7; aoetools: frames below 60 bytes are thrown away",
+	{Name: "header/minimum", Source: "trap 7; aoetools: frames below 60 bytes are thrown away",
 		Breaks: "aoeping and aoecfg see nothing on links that do not pad", Run: each(func(_ *Probe, _ frame, r reply) error {
 			if len(r) < 60 {
 				return fmt.Errorf("an answer of %d bytes", len(r))
@@ -73,9 +73,9 @@ var headerChecks = []Check{
 		}},
 	{Name: "header/other-address", Source: "AoEr11 2",
 		Breaks: "two volumes answer one request: an initiator reads and writes the wrong disk", Run: checkOtherAddress},
-	{Name: "header/other-mac", Source: "trap 6.24", Choice: true,
+	{Name: "header/other-mac", Source: "trap 24", Choice: true,
 		Breaks: "nobody with one target; in a cluster a flooded frame is answered by the wrong node", Run: checkOtherMAC},
-	{Name: "header/responses", Source: "AoEr11 2; trap 6.8; coreos/torus #384",
+	{Name: "header/responses", Source: "AoEr11 2; trap 8; coreos/torus #384",
 		Breaks: "two targets on one segment answer each other's answers for ever", Run: checkResponses},
 	{Name: "header/unknown-command", Source: "AoEr11 2, error 1",
 		Breaks: "a tool that tries a newer command waits for a time-out instead of falling back", Run: checkUnknownCommand},
@@ -85,9 +85,9 @@ var headerChecks = []Check{
 		Breaks: "a damaged frame is executed with bytes of an older one", Run: checkShort},
 	{Name: "header/truncated", Source: "AoEr11 2",
 		Breaks: "a damaged frame kills the target", Run: checkTruncated},
-	{Name: "header/unpadded", Source: "trap 6.6; Linux aoecmd.c: frames of 32 and 36 bytes on veth",
+	{Name: "header/unpadded", Source: "trap 6; Linux aoecmd.c: frames of 32 and 36 bytes on veth",
 		Breaks: "Linux in a virtual machine does not find the volume", Run: checkUnpadded},
-	{Name: "header/nmap", Source: "trap 6.5; nmap broadcast-ataoe-discover: the header alone", Choice: true,
+	{Name: "header/nmap", Source: "trap 5; nmap broadcast-ataoe-discover: the header alone", Choice: true,
 		Breaks: "nmap does not list the volume on links that do not pad", Run: func(p *Probe) error {
 			r, err := p.askOK(p.request(1).wild())
 			if err != nil {
@@ -98,7 +98,7 @@ var headerChecks = []Check{
 			}
 			return nil
 		}},
-	{Name: "header/trailing", Source: "facts M11; trap 6.2 and 6.3; aoe-sancheck, aoeping",
+	{Name: "header/trailing", Source: "facts M11; traps 2 and 3; aoe-sancheck, aoeping",
 		Breaks: "aoeping and aoe-sancheck report a network that loses large frames", Run: checkTrailing},
 	{Name: "header/reserved-bits", Source: "AoEr11 2: reserved bits are to be ignored",
 		Breaks: "an initiator of a later revision is not served", Run: checkReservedBits},

@@ -77,7 +77,7 @@ var identifyChecks = []Check{
 			}
 			return nil
 		})},
-	{Name: "identify/payload", Source: "trap 6.2; aoe-sancheck: IDENTIFY carrying 1 to all sectors; aoeping -i: 1060 bytes",
+	{Name: "identify/payload", Source: "trap 2; aoe-sancheck: IDENTIFY carrying 1 to all sectors; aoeping -i: 1060 bytes",
 		Breaks: "aoe-sancheck reports that the network loses large frames", Run: func(p *Probe) error {
 			for n := 1; n <= (p.mtu-36)/512; n++ {
 				if _, err := p.askATA(p.ata(ataIdentify, 0, 1).padded(36 + 512*n)); err != nil {
@@ -86,7 +86,7 @@ var identifyChecks = []Check{
 			}
 			return nil
 		}},
-	{Name: "identify/wildcard", Source: "trap 6.4; WinAoE discovers by a broadcast IDENTIFY to all",
+	{Name: "identify/wildcard", Source: "trap 4; WinAoE discovers by a broadcast IDENTIFY to all",
 		Breaks: "Windows finds nothing", Run: func(p *Probe) error {
 			f := p.ata(ataIdentify, 0, 1).wild().padded(60)
 			r, err := p.askATA(f)

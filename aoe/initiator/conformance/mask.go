@@ -37,7 +37,7 @@ var maskChecks = []Check{
 			}
 			return p.edits([]aoe.MAC{p.macs[0]}, directive{0, p.macs[0]})
 		}},
-	{Name: "mask/silence", Source: "AoEr11 3.3; trap 6.20", Destructive: true,
+	{Name: "mask/silence", Source: "AoEr11 3.3; trap 20", Destructive: true,
 		Breaks: "who was shut out still reads, writes or sees the volume", Run: checkMaskSilence},
 	{Name: "mask/admits", Source: "AoEr11 3.3", Destructive: true,
 		Breaks: "who was let in is not served", Run: func(p *Probe) error {
@@ -218,52 +218,62 @@ func checkMaskBad(p *Probe) error {
 	return nil
 }
 
-// fill adds MACs until the list is full or has 255, and returns how many it took, and whether it said that it was full.
+// fill adds MACs, many and then one at a time, until the target says that the list is full or it has most, and returns how long
+// it is.
 func (p *Probe) fill(most int) (n int, full bool, err error) {
 	if err := p.edits([]aoe.MAC{p.macs[0]}, directive{1, p.macs[0]}); err != nil {
 		return 0, false, err
 	}
-	for n = 1; n < most; {
+	for chunk, n := 16, 1; n < most; {
 		var list []directive
-		for i := n; i < min(n+16, most); i++ {
-			list = append(list, directive{1, aoe.MAC{0x02, 0xC0, 0xFF, 0xEE, byte(i >> 8), byte(i)}})
+		for i := n; i < min(n+chunk, most); i++ {
+			list = append(list, directive{1, aoe.MAC{0x02, 0xC0, 0xFF, 0xEE, 0, byte(i)}})
 		}
-		for len(list) > 0 {
-			f := p.maskEdit(list...).padded(60)
-			r, err := p.askOK(f)
-			switch {
-			case err != nil:
-				return n, false, err
-			case r.u8(26) == 3:
-				full = true
-			case r.u8(26) != 0:
-				return n, false, fmt.Errorf("%s: mask error %d", describe(f), r.u8(26))
-			default:
-				n += len(list)
-				list = nil
-				continue
-			}
-			if len(list) == 1 {
-				return n, true, nil
-			}
-			list = list[:len(list)/2]
-			full = false
+		f := p.maskEdit(list...).padded(60)
+		r, err := p.askOK(f)
+		if err != nil {
+			return n, false, err
 		}
+		got, err := p.readMask(0)
+		switch {
+		case err != nil:
+			return n, false, err
+		case r.u8(26) == 0 && len(got) != n+len(list):
+			return n, false, fmt.Errorf("%s: answered with success, and the list grew from %d to %d", describe(f), n, len(got))
+		case r.u8(26) == 3 && chunk == 1:
+			return len(got), true, nil
+		case r.u8(26) == 3:
+			chunk = 1
+		case r.u8(26) != 0:
+			return n, false, fmt.Errorf("%s: mask error %d", describe(f), r.u8(26))
+		}
+		n = len(got)
 	}
-	return n, full, nil
+	return most, false, nil
 }
 
 func checkMaskFull(p *Probe) error {
-	n, full, err := p.fill(min(256, p.maskFrame()+1))
-	if err != nil {
+	most := min(255, p.maskFrame())
+	n, full, err := p.fill(most)
+	switch {
+	case err != nil:
 		return err
-	}
-	if !full {
-		return fmt.Errorf("%d MACs were added, more than an answer can hold", n)
+	case !full:
+		f := p.maskEdit(directive{1, aoe.MAC{0x02, 0xC0, 0xFF, 0xEE, 1, 0}}).padded(60)
+		r, err := p.askOK(f)
+		if err != nil {
+			return err
+		}
+		if r.u8(26) != 3 && most < 255 {
+			return skipped(fmt.Sprintf("the list holds more than the %d MACs that a frame of ours tells", most))
+		}
+		if r.u8(26) != 3 {
+			return fmt.Errorf("%s: mask error %d with %d MACs on the list", describe(f), r.u8(26), n)
+		}
 	}
 	got, err := p.readMask(0)
 	if err == nil && len(got) != n {
-		err = fmt.Errorf("%d MACs were added until the list was full, it has %d", n, len(got))
+		err = fmt.Errorf("the list was full with %d MACs, and has %d", n, len(got))
 	}
 	return err
 }

@@ -30,6 +30,7 @@ type Probe struct {
 
 	saved      *saved
 	cannotSave error
+	stuck      error // why no further check makes sense
 }
 
 // discover finds the volume and asks what it is.

@@ -80,7 +80,7 @@ var reserveChecks = []Check{
 			_, err := p.askATA(p.ata(ataIdentify, 0, 1).from(p.macs[1]).padded(60))
 			return err
 		}},
-	{Name: "reserve/config", Source: "facts 1.6; trap 6.21: a reservation does not stop config and mask", Destructive: true,
+	{Name: "reserve/config", Source: "facts 1.6; trap 21: a reservation does not stop config and mask", Destructive: true,
 		Breaks: "a fenced host does not find the device, and nobody can resolve it", Run: checkReserveConfig},
 	{Name: "reserve/refused", Source: "AoEr11 3.4: error 6", Destructive: true,
 		Breaks: "two hosts both believe that they hold the volume", Run: checkReserveRefused},
@@ -241,7 +241,7 @@ func checkReserveConfig(p *Probe) error {
 	}
 	b := p.macs[1]
 	for _, f := range []frame{p.config(configRead, nil), p.config(configSet, []byte("x")), p.config(configForce, nil), p.maskRead(), p.reserve(0),
-		p.maskEdit(directive{1, p.macs[0]}, directive{1, b}), p.maskEdit(directive{2, p.macs[0]}, directive{2, b})} {
+		p.maskEdit(directive{0, b})} {
 		if _, err := p.askOK(f.from(b).padded(60)); err != nil {
 			return err
 		}

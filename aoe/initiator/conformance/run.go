@@ -147,7 +147,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			if err = p.clean(); err == nil {
 				err = p.runAll(&o, report)
 			}
-			return report, errors.Join(err, p.restore())
+			return report, errors.Join(err, p.restore(err))
 		}
 		if errors.Is(err, errInterrupted) {
 			return report, err
@@ -178,8 +178,23 @@ func (p *Probe) runAll(o *Options, report *Report) error {
 		}
 		report.Results = append(report.Results, r)
 		o.Tell(r)
+		if p.stuck == nil && err != nil && !errors.As(err, &skip) {
+			p.stuck = p.alive()
+		}
+		if p.stuck != nil {
+			return fmt.Errorf("conformance: stopped after %s: %w", c.Name, p.stuck)
+		}
 	}
 	return nil
+}
+
+// alive wants any answer at all.
+func (p *Probe) alive() error {
+	_, err := p.ask(p.config(configRead, nil).padded(60))
+	if errors.Is(err, errNoAnswer) {
+		return fmt.Errorf("has the target died? %w", initiator.ErrTimeout)
+	}
+	return err
 }
 
 // run makes one check, on a volume without config string, mask and reservation if it is a destructive one.
@@ -205,9 +220,8 @@ func (p *Probe) run(c *Check, destructive bool) error {
 	defer leave()
 	p.macs = macs
 	err = c.Run(p)
-	var skip skipped
-	if cleaned := p.clean(); cleaned != nil && !errors.As(err, &skip) {
-		err = errors.Join(err, fmt.Errorf("afterwards, without mask, reservation and string again: %w", cleaned))
+	if cleaned := p.clean(); cleaned != nil && p.ctx.Err() == nil {
+		p.stuck = fmt.Errorf("mask, reservation and config string cannot be taken away: %w", cleaned)
 	}
 	return err
 }

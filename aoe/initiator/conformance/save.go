@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"clade/aoe"
+	"clade/aoe/initiator"
 )
 
 // extent is a copy of some sectors of the volume.
@@ -238,8 +239,13 @@ func (p *Probe) editMask(who int, remove, add []aoe.MAC) error {
 // maskFrame is how many directives fit a frame.
 func (p *Probe) maskFrame() int { return min(255, (p.mtu+14-28)/8) }
 
-// restore puts back what was saved, also when the caller's context has ended.
-func (p *Probe) restore() error {
+// restore puts back what was saved, also when the caller's context has ended. It tries only once if the volume is silent.
+func (p *Probe) restore(ended error) error {
+	if errors.Is(ended, initiator.ErrTimeout) || errors.Is(ended, errNoAnswer) {
+		if err := p.alive(); err != nil {
+			return p.notRestored(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), restoreTimeout)
 	defer cancel()
 	p.ctx = ctx
@@ -252,9 +258,14 @@ func (p *Probe) restore() error {
 	if err == nil {
 		err = p.putBack(p.saved)
 	}
-	if err != nil {
-		return fmt.Errorf("conformance: e%d.%d is not as it was before: config string %q, mask %v, reservation %v, sectors %d to %d: %w", p.shelf, p.slot,
-			p.saved.config, p.saved.mask, p.saved.reserved, p.saved.scratch.lba, p.sectors-1, err)
+	return p.notRestored(err)
+}
+
+// notRestored says what people have to put back themselves.
+func (p *Probe) notRestored(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("conformance: e%d.%d is not as it was before: config string %q, mask %v, reservation %v, sectors %d to %d: %w", p.shelf, p.slot,
+		p.saved.config, p.saved.mask, p.saved.reserved, p.saved.scratch.lba, p.sectors-1, err)
 }

@@ -19,7 +19,7 @@ var writeChecks = []Check{
 		}},
 	{Name: "write/counts", Source: "AoEr11 3.1, 3.2: Sector Count", Destructive: true,
 		Breaks: "data is lost, or that of neighbours is", Run: checkWriteCounts},
-	{Name: "write/28-top-nibble", Source: "trap 6.12", Destructive: true,
+	{Name: "write/28-top-nibble", Source: "trap 12", Destructive: true,
 		Breaks: "old initiators overwrite another place", Run: checkWriteTopNibble},
 	{Name: "write/beyond", Source: "ATA: IDNF; AoEr11 3.1", Destructive: true,
 		Breaks: "a write of nowhere is believed, or lands elsewhere", Run: checkWriteBeyond},
