@@ -56,7 +56,6 @@ type place struct {
 type volumeHistory struct {
 	slot    uint8
 	vol     uint64
-	strict  bool
 	ops     map[uint64][]linOp // per sector
 	touched []uint64           // sectors in order of first use
 	answers map[uint64][]sectorAnswer
@@ -103,7 +102,7 @@ func (h *history) volume(slot uint8, vol uint64) *volumeHistory {
 		}
 	}
 	v := &volumeHistory{
-		slot: slot, vol: vol, strict: h.strict, ops: map[uint64][]linOp{}, answers: map[uint64][]sectorAnswer{},
+		slot: slot, vol: vol, ops: map[uint64][]linOp{}, answers: map[uint64][]sectorAnswer{},
 		byTag: map[tagKey][]*dataCopy{}, said: map[tagKey]int64{}, control: newControlHistory(),
 	}
 	h.slots[slot] = append(list, v)
@@ -241,7 +240,7 @@ func (v *volumeHistory) match(h *history, proc int, b []byte) *dataCopy {
 }
 
 func (v *volumeHistory) sawEpoch(h *history, at int64, proc int, epoch uint64) {
-	if v.strict {
+	if h.strict {
 		return
 	}
 	if list := h.slots[v.slot]; list[len(list)-1] != v && len(list[len(list)-1].epochs) > 0 {

@@ -99,6 +99,15 @@ func (x *hostDisk) replace(dev *disktest.Device) {
 	x.dev, x.gate.Device = dev, dev
 }
 
+// blank is a new device under a disk's name.
+func blank(x *hostDisk) *disktest.Device {
+	dev := disktest.New(x.dev.Size(), x.h.w.rnd.Uint64())
+	if err := store.Format(dev, x.identity(), store.FormatOptions{JournalBytes: journalBytes}); err != nil {
+		panic(err)
+	}
+	return dev
+}
+
 // awaitNotice keeps everything calm until the lie is found out.
 func (j *injector) awaitNotice(x *hostDisk, until int64) {
 	j.w.sched.after(10*ms, func() {
@@ -130,10 +139,7 @@ func (x *hostDisk) confess() {
 	for _, of := range x.lied.volumes {
 		if v := st.Volume(of.vol); v != nil && (v.Data.Epoch != of.epoch || v.Data.Owner == 0 || w.hosts[v.Data.Owner-1].proc == nil) {
 			w.note("disk %d comes back blank", x.number)
-			x.replace(disktest.New(x.dev.Size(), w.rnd.Uint64()))
-			if err := store.Format(x.dev, x.identity(), store.FormatOptions{JournalBytes: journalBytes}); err != nil {
-				panic(err)
-			}
+			x.replace(blank(x))
 			break
 		}
 	}

@@ -1,6 +1,9 @@
 package sim
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Scenarios are written histories on the same simulator: each is a trace of PROTOCOL part B, titled as a sentence. What is
 // checked is what every run checks; a scenario adds only what is special about it.
@@ -185,5 +188,106 @@ func TestWhatIsAloneInSyncIsWaitedFor_C17(t *testing.T) {
 		}
 		w.sleep(3 * second)
 		w.served(15 * second)
+	})
+}
+
+// TestStrictVolumesNeedNoClock_C18: machines stop for as long as they like and are not told of it, so every lease is worthless. Who asks
+// his disks before he believes himself serves nothing stale all the same.
+func TestStrictVolumesNeedNoClock_C18(t *testing.T) {
+	for seed := uint64(1); seed <= 6; seed++ {
+		report(t, runSeed(t, seed, options{safetyNs: 5 * second, tweak: func(s *shape) {
+			stressed(s)
+			for i := range s.volumes {
+				s.volumes[i].strict = true
+			}
+			for i := range s.initiators {
+				s.initiators[i].control = 0.1
+			}
+			s.rates = [faultKinds]float64{}
+			s.rates[faultClockStands], s.rates[faultPartition], s.rates[faultHandoff] = 1, 0.3, 0.2
+		}}))
+	}
+}
+
+// disk opens and shuts a host's only disk, as if it had been pulled out.
+func (h *host) replug() {
+	h.disks[0].gone(true)
+	h.disks[0].gone(false)
+}
+
+func TestADiskThatIsOpenedAgainDuringItsWipeSaysSo(t *testing.T) {
+	scenario(t, calm(3, 2, 1), func(w *world) {
+		w.sleep(300 * ms)
+		o := w.owner()
+		x := w.others(o)[0]
+		x.disks[0].replace(blank(x.disks[0]))
+		w.checks.forgetDisk(x.disks[0].id)
+		x.powerLoss(100 * ms)
+		for range 40 { // behind connections that stand
+			w.sleep(50 * ms)
+			if x.proc != nil {
+				x.replug()
+			}
+		}
+		w.sleep(second)
+	})
+}
+
+func TestADiskThatComesBackBlankIsFilledAgain(t *testing.T) {
+	scenario(t, calm(3, 2, 1), func(w *world) {
+		w.sleep(500 * ms)
+		x := w.others(w.owner())[0]
+		x.disks[0].replace(blank(x.disks[0]))
+		w.checks.forgetDisk(x.disks[0].id)
+		x.powerLoss(300 * ms)
+		w.sleep(3 * second)
+		w.served(5 * second)
+	})
+}
+
+func TestADiskThatLosesItsTailWhileItIsAwayIsFoundOut_C15(t *testing.T) {
+	scenario(t, calm(3, 2, 1), func(w *world) {
+		w.sleep(300 * ms)
+		x := w.others(w.owner())[0]
+		d := x.disks[0]
+		past := d.dev.Clone(1)
+		w.sleep(100 * ms)
+		d.replace(past)
+		w.checks.forgetDisk(d.id)
+		x.powerLoss(1500 * ms) // long enough to be stale, as of what it has lost
+		w.sleep(4 * second)
+	})
+}
+
+func TestAVolumeMadeAnewIsZeros_C29(t *testing.T) {
+	scenario(t, calm(3, 1, 2), func(w *world) {
+		for range 4 {
+			w.sleep(400 * ms)
+			o := w.owner()
+			o.pause(600 * ms)
+			w.operator.recreate(0)
+			w.sleep(1500 * ms)
+			w.served(10 * second)
+		}
+	})
+}
+
+func TestVotersComeAndGo_C6(t *testing.T) {
+	spares := func(s *shape) {
+		calm(3, 1, 2)(s)
+		s.spares = 2
+	}
+	scenario(t, spares, func(w *world) {
+		for _, h := range w.hosts[3:] {
+			w.sleep(300 * ms)
+			w.operator.join(h)
+			w.await("it has joined and votes", 10*second, func() bool {
+				s := w.newestState()
+				return s != nil && s.Node(h.id()) != nil && !s.Voters.Joint() && slices.Contains(s.Voters.Cur, h.id())
+			})
+			w.owner().pause(700 * ms)
+			w.operator.leave(h)
+			w.await("it is no member any more", 20*second, func() bool { return w.newestState().Node(h.id()) == nil })
+		}
 	})
 }
