@@ -10,10 +10,10 @@ FUZZTIME ?= 30s
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab bench ci clean
+.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab compose-up compose-demo compose-down bench ci clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/clade, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/clade ./cmd/clade
@@ -59,6 +59,15 @@ demo: build ## three nodes, real data, two deaths: what Clade is for, in under t
 
 lab: build ## a cluster in namespaces that stays up: NODES=3 LAYOUT=2+1
 	bin/clade lab up --nodes $(NODES) --layout $(LAYOUT)
+
+compose-up: build ## three nodes and an initiator in containers; starts a Docker engine of its own if none runs (docs/compose.md)
+	@$(GO) run ./integration/compose up
+
+compose-demo: build ## the demo in containers: docker kill, pause and network disconnect; needs docker and docker-compose
+	@$(GO) run ./integration/compose demo
+
+compose-down: ## remove the containers, their disks, and the engine if it was started for them
+	@$(GO) run ./integration/compose down
 
 bench: ## benchmarks; speed is given as ratios against a peer in the same run
 	$(GO) test -run '^$$' -bench . -benchmem ./aoe/... ./raid ./store/...
