@@ -122,13 +122,18 @@ func (c *invariants) look(d *driver, s *shadow, v store.VolumeView) {
 		}
 	}
 	for _, r := range c.log {
-		if b, ok := c.batches[batchKey{ownerKey{s.vol, r.Epoch}, r.Seq}]; !ok || b.bid != r.BID {
+		known := s.at(r.Seq)
+		if known.epoch == r.Epoch && known.bid == r.BID {
+			s.held[r.Seq].durable = r.Durable
+		} else if b, ok := c.batches[batchKey{ownerKey{s.vol, r.Epoch}, r.Seq}]; !ok || b.bid != r.BID {
 			c.w.fail("I9: disk %d volume %d has a record %d:%d that no owner sent", s.disk, s.vol, r.Epoch, r.Seq)
 		}
 		if r.Seq <= v.Applied {
 			c.w.fail("disk %d volume %d: record %d:%d is not applied, though %d is", s.disk, s.vol, r.Epoch, r.Seq, v.Applied)
 		}
-		s.set(r.Seq, heldRecord{r.Epoch, r.BID, r.Durable})
+		if known.epoch != r.Epoch || known.bid != r.BID {
+			s.set(r.Seq, heldRecord{r.Epoch, r.BID, r.Durable})
+		}
 	}
 }
 

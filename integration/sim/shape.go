@@ -81,6 +81,7 @@ type shape struct {
 	guardian     bool
 	safetyNs     int64
 	livenessNs   int64
+	afterNs      int64 // load after the last fault
 	faultEachNs  int64 // mean time between faults
 	rates        [faultKinds]float64
 	damage       bool // data of the victims may be damaged; then only their nodes fail
@@ -150,6 +151,7 @@ func newShape(seed uint64, o options) shape {
 	if o.nodes == 0 {
 		bend(&s)
 	}
+	s.afterNs = pick(r, second, second, second, 2*second, 5*second)
 	if o.safetyNs > 0 {
 		s.safetyNs = o.safetyNs
 	}

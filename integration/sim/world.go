@@ -175,10 +175,11 @@ func (w *world) heal() {
 	}
 }
 
-// live demands what must be true ten seconds after the last fault: every volume served and in-sync, all load done.
+// live demands what must be true ten seconds after the last fault: every volume served and in-sync, all load done. The load goes on
+// for some of that time: it reads what the faults have left.
 func (w *world) live() {
 	until := w.sched.nowNs + w.shape.livenessNs
-	w.runUntil(w.sched.nowNs+w.shape.livenessNs/2, nil)
+	w.runUntil(w.sched.nowNs+w.shape.afterNs, nil)
 	for _, c := range w.clients {
 		c.stop()
 		for _, s := range c.sessions {
