@@ -63,7 +63,7 @@ func TestDemoInContainers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "clade-") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("/var/tmp", "clade-") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestFeedWaitsForTheDeath(t *testing.T) {
 	}
 	killed <- nil
 	read(demoBytes)
-	if _, err := f.Read(buf); err != io.EOF || !f.dead {
+	if _, err := f.Read(buf); !errors.Is(err, io.EOF) || !f.dead {
 		t.Errorf("at the end: %v, dead %t", err, f.dead)
 	}
 	broken := errors.New("no such container")

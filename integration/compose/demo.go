@@ -336,7 +336,10 @@ func (d *demo) measureDrain() error {
 	d.say("clade drain of the node that served, three times: %s (Linux timing: %s)", allInMs(lib), allInMs(linux))
 	slices.Sort(lib)
 	slices.Sort(linux)
+	// As in `make demo`, this library's timing is judged and that of the Linux driver, which waits longer before it sends a frame
+	// again, is shown.
 	d.stallRow("stall: owner drained, median of 3", lib[1], linux[1], limitDrain)
+	d.rows[len(d.rows)-1].ok = lib[1] < limitDrain
 	return nil
 }
 
