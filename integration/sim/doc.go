@@ -19,11 +19,13 @@
 //
 // At every frame that a node emits, with the knowledge of all deliveries, the history per sector must be linearizable, each
 // delivered copy of a write being one more, optional execution (PROTOCOL part C; see history.go). Control requests have
-// their own model. Invariants I1..I12 are read from the state machines themselves (invariants.go). After each crash the
-// disk must pass store.Check. At the end all parity must agree.
+// their own model. A slot may have several volumes, one after the other, each with its own history. Invariants I1..I12 are read
+// from the state machines themselves (invariants.go, invariants_disk.go, invariants_held.go). After a crash the disks must pass
+// store.Check. At the end all parity must agree.
 //
 // # Reading order
 //
 // sched.go is time; world.go builds and runs; process.go is one node's process, drive.go its disks; ether.go and peers.go
-// are the networks; client.go is the load; faults.go breaks things; history.go, linear.go, control.go and invariants.go judge.
+// are the networks; client.go is the load; faults.go and lie.go break things; operator.go changes the cluster; history.go, linear.go,
+// control.go, mask.go and invariants*.go judge.
 package sim

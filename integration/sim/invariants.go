@@ -129,24 +129,29 @@ func (c *invariants) waitSet(p *process, o cluster.OwnerView) {
 	}
 }
 
-// ends is I2: no owner incarnation ever committed above the end that was recorded for its epoch, and an end never changes.
+// ends looks at the ends of epochs that a process knows.
 func (c *invariants) ends(p *process) {
 	for _, v := range p.node.State().Volumes {
 		for _, r := range v.Data.Hist {
 			for e := r.From; e <= r.To; e++ {
-				k := ownerKey{v.ID(), e}
-				if old, ok := c.ended[k]; ok && old != r.End {
-					c.w.fail("volume %d epoch %d ended at %d, now at %d", k.vol, e, old, r.End)
-				}
-				c.ended[k] = r.End
-				if n := c.appliedTo[k]; n > r.End {
-					c.w.fail("I3: volume %d epoch %d ended at %d, a disk has applied %d", k.vol, e, r.End, n)
-				}
-				if c.commits[k] > r.End {
-					c.w.fail("I2: volume %d epoch %d committed %d and ended at %d", k.vol, e, c.commits[k], r.End)
-				}
+				c.closed(ownerKey{v.ID(), e}, r.End)
 			}
 		}
+	}
+}
+
+// closed is I2: no owner incarnation ever committed above the end that was recorded for its epoch, and an end never changes. And I3
+// for what was applied before the end was known.
+func (c *invariants) closed(k ownerKey, end raid.Seq) {
+	if old, ok := c.ended[k]; ok && old != end {
+		c.w.fail("volume %d epoch %d ended at %d, now at %d", k.vol, k.epoch, old, end)
+	}
+	c.ended[k] = end
+	if n := c.appliedTo[k]; n > end {
+		c.w.fail("I3: volume %d epoch %d ended at %d, a disk has applied %d", k.vol, k.epoch, end, n)
+	}
+	if c.commits[k] > end {
+		c.w.fail("I2: volume %d epoch %d committed %d and ended at %d", k.vol, k.epoch, c.commits[k], end)
 	}
 }
 

@@ -89,6 +89,15 @@ func TestInvariantsNotice(t *testing.T) {
 			b.s.view = view(1, 1, 4, 4)
 			b.c.look(b.d, b.s, view(2, 2, 4, 4))
 		}},
+		{"I3", func(b *badState) { // the end is learnt later
+			b.s.set(5, heldRecord{1, 9, true})
+			b.s.view = view(1, 1, 4, 4)
+			b.c.look(b.d, b.s, view(1, 1, 5, 5))
+			b.c.closed(ownerKey{1, 1}, 4)
+		}},
+		{"I2", func(b *badState) { b.c.commits[ownerKey{1, 1}] = 5; b.c.closed(ownerKey{1, 1}, 4) }},
+		{"", func(b *badState) { b.c.commits[ownerKey{1, 1}] = 4; b.c.closed(ownerKey{1, 1}, 4) }},
+		{"now at", func(b *badState) { b.c.closed(ownerKey{1, 1}, 4); b.c.closed(ownerKey{1, 1}, 5) }},
 		{"I9", func(b *badState) { b.prepare(1, 1, 9, 1, 3); b.prepare(3, 1, 8, 1, 3) }},
 		{"I4", func(b *badState) { b.prepare(1, 1, 9, 1, 3); b.c.committedTo(b.mv, 1, 1) }},
 		{"I4", func(b *badState) { // in the log, but not durable
