@@ -95,8 +95,8 @@ func (j *injector) lie(x *hostDisk, back int64, hit func(string, ...any)) {
 	})
 }
 
-func (x *hostDisk) replace(dev *disktest.Device) {
-	x.dev, x.gate.Device = dev, dev
+func (d *hostDisk) replace(dev *disktest.Device) {
+	d.dev, d.gate.Device = dev, dev
 }
 
 // blank is a new device under a disk's name.
@@ -130,16 +130,16 @@ func (j *injector) awaitNotice(x *hostDisk, until int64) {
 }
 
 // confess is what a disk that lied looks like when it is opened again: rolled back, or blank if its owner's memory is gone.
-func (x *hostDisk) confess() {
-	w := x.h.w
-	if x.lied == nil {
+func (d *hostDisk) confess() {
+	w := d.h.w
+	if d.lied == nil {
 		return
 	}
 	st := w.newestState()
-	for _, of := range x.lied.volumes {
+	for _, of := range d.lied.volumes {
 		if v := st.Volume(of.vol); v != nil && (v.Data.Epoch != of.epoch || v.Data.Owner == 0 || w.hosts[v.Data.Owner-1].proc == nil) {
-			w.note("disk %d comes back blank", x.number)
-			x.replace(blank(x))
+			w.note("disk %d comes back blank", d.number)
+			d.replace(blank(d))
 			break
 		}
 	}
