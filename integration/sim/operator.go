@@ -141,6 +141,20 @@ func (o *operator) drain(h *host, on bool) {
 	o.want(t)
 }
 
+// lookAgain drains no longer what was done by halves: the newest state that he could see may have been an old one, or a request may
+// have taken effect after he had given it up.
+func (o *operator) lookAgain() {
+	s := o.w.newestState()
+	if s == nil {
+		return
+	}
+	for _, h := range o.w.hosts {
+		if n := s.Node(h.id()); n != nil && n.Draining && !n.Leaving && !h.drained {
+			o.drain(h, false)
+		}
+	}
+}
+
 // join admits a host that has been a spare, and starts it.
 func (o *operator) join(h *host) {
 	o.want(&task{

@@ -46,6 +46,7 @@ func (w *world) unserved() string {
 // unwell returns what is not as it must be ten seconds after the last fault, or "". Initiators with the timers of Linux and
 // iPXE may be longer in asking again (16 s at first, facts 2.3): those have to be patient.
 func (w *world) unwell(patient bool) string {
+	w.operator.lookAgain()
 	if why := w.unserved(); why != "" {
 		return why
 	}
