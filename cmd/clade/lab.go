@@ -166,7 +166,7 @@ func (o *labOptions) statusCommand() *cobra.Command {
 func (o *labOptions) faultCommand() *cobra.Command {
 	var whole bool
 	cmd := &cobra.Command{
-		Use:   "fault kill|stop|cont|restart|cut-san|cut-cluster|cut-san-oneway|cut-cluster-oneway|heal|powerloss NODE",
+		Use:   "fault kill|stop|cont|restart|cut-san|cut-cluster|cut-san-oneway|cut-cluster-oneway|mute-san|mute-cluster|heal|powerloss NODE",
 		Short: "Hurt or heal a node, or 'all'",
 		Long: `Hurt or heal a node of a lab, or 'all'.
 
@@ -179,6 +179,8 @@ func (o *labOptions) faultCommand() *cobra.Command {
   cut-cluster         pull its cluster cable
   cut-san-oneway      it hears nothing on the SAN, but can send
   cut-cluster-oneway  the same on the cluster network
+  mute-san            it hears everything on the SAN, but cannot be heard
+  mute-cluster        the same on the cluster network
   heal                take all cuts back
   powerloss           SIGKILL of everything; in a lab made with --volatile-cache
                       what was not synced is lost, too`,

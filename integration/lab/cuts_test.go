@@ -18,6 +18,7 @@ func TestOwnerPausedAndCut(t *testing.T) {
 		// A volume is handed off for its SAN side the less willingly the more often that was done (docs/protocol.md, L14).
 		{FaultCutSAN, FaultHeal, 2},
 		{FaultCutSANOneway, FaultHeal, 2},
+		{FaultMuteCluster, FaultHeal, rounds(2, 20)},
 	} {
 		t.Run(string(c.hurt), func(t *testing.T) {
 			l := newLab(t, Spec{Nodes: 3})
@@ -44,4 +45,37 @@ func movedAway(t *testing.T, l *Lab, node string) error {
 	return Await(within(t, time.Minute), l, "another owner than "+node, func(s *NodeStatus) bool {
 		return len(s.Volumes) == 1 && s.Volumes[0].Active && s.Volumes[0].OwnerName != "" && s.Volumes[0].OwnerName != node
 	})
+}
+
+// TestMuteOnTheSAN: an owner that hears all and cannot be heard answers nobody. Whatever becomes of the volume meanwhile, when
+// the node can be heard again the load goes on without an error, and a read that was asked for ten times in vain is answered.
+func TestMuteOnTheSAN(t *testing.T) {
+	l := newLab(t, Spec{Nodes: 3})
+	h := openHost(t, l)
+	v := startLoad(t, h, l, 1, nil)
+	c := clientOf(t, h, l, 1)
+	for range rounds(2, 20) {
+		v.progress(300)
+		must(t, l.Do(FaultMuteSAN, owner(t, l, 1)))
+		asked, read := c.Stats().Resent, make(chan error, 1)
+		go func() { read <- c.ReadAt(within(t, time.Minute), make([]byte, 4096), 0) }()
+		ctx := within(t, 30*time.Second)
+		for answered := false; !answered && c.Stats().Resent < asked+10; {
+			select {
+			case err := <-read: // another node serves
+				must(t, err)
+				answered, read = true, nil
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatal("a read is neither answered nor asked for again")
+			}
+		}
+		must(t, l.Do(FaultHeal, AllNodes))
+		if read != nil {
+			must(t, <-read)
+		}
+		v.progress(300)
+		healthyAgain(t, l)
+	}
+	v.stop()
 }

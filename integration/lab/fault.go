@@ -25,13 +25,15 @@ const (
 	FaultCutCluster       Fault = "cut-cluster"        // pulls its cluster cable
 	FaultCutSANOneway     Fault = "cut-san-oneway"     // it can send on the SAN, but hears nothing; the carrier stays
 	FaultCutClusterOneway Fault = "cut-cluster-oneway" // the same on the cluster network
+	FaultMuteSAN          Fault = "mute-san"           // it hears everything on the SAN, but cannot be heard; the carrier stays
+	FaultMuteCluster      Fault = "mute-cluster"       // the same on the cluster network
 	FaultHeal             Fault = "heal"               // takes all cuts back
 )
 
 // Faults lists all faults.
 func Faults() []Fault {
 	return []Fault{FaultKill, FaultKillAll, FaultStop, FaultCont, FaultRestart, FaultPowerLoss, FaultCutSAN, FaultCutCluster,
-		FaultCutSANOneway, FaultCutClusterOneway, FaultHeal}
+		FaultCutSANOneway, FaultCutClusterOneway, FaultMuteSAN, FaultMuteCluster, FaultHeal}
 }
 
 // AllNodes stands for every node of a lab.
@@ -95,6 +97,10 @@ func (l *Lab) doOne(f Fault, i int, node string) error {
 		return l.eachCable(i, true, false, deafenCable)
 	case FaultCutClusterOneway:
 		return l.eachCable(i, false, true, deafenCable)
+	case FaultMuteSAN:
+		return l.eachCable(i, true, false, muteCable)
+	case FaultMuteCluster:
+		return l.eachCable(i, false, true, muteCable)
 	case FaultHeal:
 		return l.eachCable(i, true, true, healCable)
 	}
@@ -156,38 +162,43 @@ func (l *Lab) signalAll(hit []int, sig unix.Signal) error {
 
 // eachCable does something to the switches' ends of a node's cables.
 func (l *Lab) eachCable(i int, san, cluster bool, do func(*space, netlink.Link) error) error {
-	one := func(s *space, port string) error {
-		link, err := s.handle.LinkByName(port)
-		if err == nil {
-			err = do(s, link)
-		}
-		if err != nil {
-			return fmt.Errorf("lab: port %s in %s: %w", port, s.name, err)
-		}
-		return nil
-	}
 	name := l.Nodes[i].Name
-	if san {
-		s, err := openSpace(l.SANNamespace())
-		if err != nil {
+	for p := 0; san && p < l.Spec.SANPaths; p++ {
+		if err := oneCable(l.SANNamespace(), switchPort(name, p), do); err != nil {
 			return err
-		}
-		defer s.close()
-		for p := range l.Spec.SANPaths {
-			if err := one(s, switchPort(name, p)); err != nil {
-				return err
-			}
 		}
 	}
 	if cluster {
-		s, err := openSpace(l.clusterNamespace())
-		if err != nil {
-			return err
-		}
-		defer s.close()
-		return one(s, switchPort(name, -1))
+		return oneCable(l.clusterNamespace(), switchPort(name, -1), do)
 	}
 	return nil
+}
+
+func oneCable(namespace, port string, do func(*space, netlink.Link) error) error {
+	s, err := openSpace(namespace)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	link, err := s.handle.LinkByName(port)
+	if err == nil {
+		err = do(s, link)
+	}
+	if err != nil {
+		return fmt.Errorf("lab: port %s in %s: %w", port, s.name, err)
+	}
+	return nil
+}
+
+// CutSANPath pulls one of a node's SAN cables, from 0; FaultHeal puts it back.
+func (l *Lab) CutSANPath(node string, path int) error {
+	if _, err := l.index(node); err != nil {
+		return err
+	}
+	if path < 0 || path >= l.Spec.SANPaths {
+		return fmt.Errorf("lab: %s has no SAN path %d: it has %d", node, path, l.Spec.SANPaths)
+	}
+	return oneCable(l.SANNamespace(), switchPort(node, path), cutCable)
 }
 
 func cutCable(s *space, link netlink.Link) error { return s.handle.LinkSetDown(link) }
@@ -211,7 +222,8 @@ func healCable(s *space, link netlink.Link) error {
 		return err
 	}
 	for _, q := range list {
-		if _, deaf := q.(*netlink.Tbf); deaf {
+		_, deaf := q.(*netlink.Tbf)
+		if deaf || q.Type() == "clsact" {
 			if err := s.handle.QdiscDel(q); err != nil {
 				return err
 			}
