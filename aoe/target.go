@@ -151,29 +151,37 @@ const (
 	smartLow, smartHigh = 0x4F, 0xC2
 )
 
-// smart answers what aoeping -S asks: the disk is well. Whether the volume is, is the cluster's to say.
+// smart answers what aoeping -S asks: the disk is well. Whether the volume is, is the cluster's to say. Answers carry a sector also
+// where the command has no data: aoeping takes a shorter one for a failure.
 func (t *Target) smart(r *Request, a *ATA, self MAC, dst []byte) Action {
 	if r.Frame[29] != smartLow || r.Frame[30] != smartHigh {
 		return t.ataReply(r, self, dst, StatusError, ErrRegAbort)
 	}
 	switch a.Feature {
 	case smartEnable, smartDisable, smartReturnStatus: // the signature stays as it is: no threshold exceeded
-		return t.ataReply(r, self, dst, StatusReady, 0)
+		return Action{Kind: ActionReply, Reply: t.smartReply(r, self, dst)}
 	case smartReadData, smartReadThresholds:
-		out := AppendATAReply(dst, (*ATAHeader)(r.Frame), self, &t.Identity, StatusReady, 0, true)
-		from := len(out)
-		for len(out)-from < SectorBytes {
-			out = append(out, zeros[:min(len(zeros), SectorBytes-(len(out)-from))]...)
-		}
+		out := t.smartReply(r, self, dst)
+		data := out[len(out)-SectorBytes:]
+		data[0] = 0x10 // structure revision
 		sum := byte(0)
-		out[from] = 0x10 // structure revision
-		for _, b := range out[from : from+SectorBytes-1] {
+		for _, b := range data {
 			sum += b
 		}
-		out[from+SectorBytes-1] = -sum
+		data[SectorBytes-1] = -sum
 		return Action{Kind: ActionReply, Reply: out}
 	}
 	return t.ataReply(r, self, dst, StatusError, ErrRegAbort)
+}
+
+// smartReply appends a good answer with a sector of zeros.
+func (t *Target) smartReply(r *Request, self MAC, dst []byte) []byte {
+	out := AppendATAReply(dst, (*ATAHeader)(r.Frame), self, &t.Identity, StatusReady, 0, true)
+	from := len(out)
+	for len(out)-from < SectorBytes {
+		out = append(out, zeros[:min(len(zeros), SectorBytes-(len(out)-from))]...)
+	}
+	return out
 }
 
 // handleConfig answers Query Config. A frame that is only a header is nmap's discovery and taken as a read (trap 5); a read

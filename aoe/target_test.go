@@ -202,6 +202,23 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
+// TestSmart: aoeping -S takes an answer without a sector behind the registers for a failure, whatever the command.
+func TestSmart(t *testing.T) {
+	tg := newTarget()
+	for _, feature := range []uint8{smartReadData, smartReadThresholds, smartEnable, smartDisable, smartReturnStatus} {
+		f := ata(to(self, 1), ATA{Command: ATASmart, Feature: feature, LBA: smartLow<<8 | smartHigh<<16}, nil)
+		r := answer(t, f, handle(t, tg, f))
+		a, ok := ParseATA(r.Frame)
+		if !ok || a.Command != StatusReady || a.Feature != 0 || len(a.Data) != SectorBytes || r.Frame[29] != smartLow || r.Frame[30] != smartHigh {
+			t.Errorf("SMART %#x: %d bytes, status %#x", feature, len(r.Frame), a.Command)
+		}
+	}
+	f := ata(to(self, 1), ATA{Command: ATASmart, Feature: smartReturnStatus}, nil) // no signature
+	if r := answer(t, f, handle(t, tg, f)); r.Frame[27] != StatusError {
+		t.Errorf("without signature: status %#x", r.Frame[27])
+	}
+}
+
 func TestReservationAndMask(t *testing.T) {
 	tg := newTarget()
 	tg.Control.Reserved = []MAC{peer}

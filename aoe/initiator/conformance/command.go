@@ -94,6 +94,9 @@ func checkSmart(p *Probe) error {
 		if err != nil {
 			return err
 		}
+		if len(r.data()) < 512 {
+			return fmt.Errorf("SMART %#02x: %d bytes behind the registers: aoeping wants 512 also of a command without data", feature, len(r.data()))
+		}
 		if r.u8(29) != 0x4F || r.u8(30) != 0xC2 {
 			return fmt.Errorf("SMART %#02x: signature %#02x %#02x: a threshold is exceeded", feature, r.u8(29), r.u8(30))
 		}

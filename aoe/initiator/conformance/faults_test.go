@@ -117,6 +117,7 @@ func ataFaults() []fault {
 		{check: "ata/flush-ext", found: "ATA status 0x41", answer: answered(ata(0xEA), put(25, 4, 27, 0x41))},
 		{check: "ata/check-power", found: "count register 0x00", answer: answered(ata(0xE5), put(26, 0))},
 		{check: "ata/smart", found: "a threshold is exceeded", answer: answered(ata(0xB0), put(29, 0xF4))},
+		{check: "ata/smart", found: "24 bytes behind the registers", answer: answered(ata(0xB0), cut(60))},
 		{check: "ata/smart", found: "checksum", answer: answered(func(f []byte) bool { return ata(0xB0)(f) && f[25] == 0xD1 }, put(100, 1))},
 		{check: "ata/smart-refused", found: "without ERR", answer: answered(ata(0xB0), put(27, 0x40))},
 		{check: "ata/unknown", found: "without ERR", answer: answered(ata(0x8F), put(27, 0x40))},
