@@ -57,14 +57,16 @@ func needs(t testing.TB, programs map[string]string) {
 	}
 }
 
-// output runs a program that has to end well.
+// output runs a program that has to end well, and returns what it printed.
 func output(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	var out, complaints bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out.String(), complaints.String())
 	}
-	return string(out)
+	return out.String()
 }
 
 // wire is two namespaces, joined by a cable.

@@ -40,6 +40,7 @@ const nic = "san0"
 // TestCladeConforms runs the suite, as the command, on a cluster in namespaces: real sockets, frames without padding, and other
 // initiators' MACs in promiscuous mode.
 func TestCladeConforms(t *testing.T) {
+	t.Parallel()
 	for _, mtu := range []int{1500, 9000} {
 		l := newLab(t, mtu)
 		results, err := conformance(t, l.InitiatorNamespace(), nic, "e7.1")

@@ -40,6 +40,7 @@ var differences = map[string]struct{ verdict, why string }{
 // TestVblade runs the suite on Debian's vblade: it tells the checks apart from what only Clade does, and the differences from
 // those that an operator who moves to Clade will see.
 func TestVblade(t *testing.T) {
+	t.Parallel()
 	needs(t, map[string]string{"vblade": "vblade", "ip": "iproute2"})
 	verdicts := map[string]result{}
 	groups := []string{"header/", "config/", "identify/", "read/", "ata/", "write/", "reserve/"}
