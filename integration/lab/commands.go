@@ -45,6 +45,9 @@ func (l *Lab) serveArgs(i int) []string {
 	if l.Spec.VolatileCache {
 		args = append(args, "--volatile-cache")
 	}
+	if l.Spec.DiskFaults {
+		args = append(args, "--fault-socket")
+	}
 	return args
 }
 

@@ -28,6 +28,10 @@ func (l *Lab) remove() error {
 		errs = append(errs, removeNamespace(name))
 	}
 	for i := range l.Nodes {
+		if err := l.unmountSmall(i); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		if err := os.RemoveAll(l.path(l.Nodes[i].Name)); err != nil {
 			errs = append(errs, fmt.Errorf("lab: %w", err))
 		}

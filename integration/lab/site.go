@@ -37,6 +37,32 @@ func (l *Lab) Drain(ctx context.Context, node string, undo bool) error {
 	return err
 }
 
+// Handoff runs `clade handoff` on the target: it is to serve a slot.
+func (l *Lab) Handoff(ctx context.Context, slot uint8, target string) error {
+	i, err := l.index(target)
+	if err != nil {
+		return err
+	}
+	_, err = l.Run(ctx, i, append([]string{"handoff", fmt.Sprintf("e%d.%d", l.Spec.Shelf, slot), target}, l.via(target)...))
+	return err
+}
+
+// StatusJSON runs `clade status --json` on a node and returns what it printed.
+func (l *Lab) StatusJSON(ctx context.Context, node string) ([]byte, error) {
+	i, err := l.index(node)
+	if err != nil {
+		return nil, err
+	}
+	out, err := l.Run(ctx, i, append([]string{"status", "--json"}, l.via(node)...))
+	return []byte(out), err
+}
+
+// Running returns how many processes of a node run: two of one that serves, a guardian and its worker.
+func (l *Lab) Running(node string) (int, error) {
+	ps, err := l.processesOf(node)
+	return len(ps), err
+}
+
 // Await asks a cluster until ok says yes, or ctx ends; then it tells what is not yet as wanted.
 func Await(ctx context.Context, s Site, what string, ok func(*NodeStatus) bool) error {
 	last := "no node has answered"

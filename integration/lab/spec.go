@@ -38,6 +38,8 @@ type Spec struct {
 	SANPaths      int    `json:"san_paths"`      // switches, and interfaces per node; default 1
 	Shelf         uint16 `json:"shelf"`          // default 7
 	VolatileCache bool   `json:"volatile_cache"` // disks lose unsynced bytes when their process dies
+	DiskFaults    bool   `json:"disk_faults"`    // Lab.DiskFault works
+	SmallFS       int64  `json:"small_fs"`       // bytes of a file system in memory for the last storage node's files; 0: none
 	Binary        string `json:"binary"`         // the clade program; default: this one
 	// Held makes a lab that lives no longer than the process that made it: the next Up or Down of any lab sweeps it away if
 	// its maker was killed.

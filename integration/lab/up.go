@@ -117,6 +117,9 @@ func (l *Lab) makeFiles(i int) error {
 	if err := os.MkdirAll(l.path(n.Name), 0o755); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
+	if err := l.mountSmall(i); err != nil {
+		return err
+	}
 	for d := range l.Spec.Disks {
 		if n.Witness {
 			break
