@@ -22,6 +22,7 @@ const (
 	demoPause = 3 * time.Second // how long a node stands still
 	// A prober that waited for less than this in an interval goes on well.
 	standsStillMs = 500
+	settledLines  = 4 // a second
 	feedPiece     = 1 << 20
 	feedPause     = 40 * time.Millisecond // between pieces while a node is being killed, so that it dies while data is written
 	limitDeath    = 1500 * time.Millisecond
@@ -46,6 +47,7 @@ type row struct {
 	what, measured, limit string
 	ok                    bool
 	time                  bool // a stall: what it is depends on what else the machine does
+	shown                 bool // for people to judge
 }
 
 // runDemo tells the story on a lab; one that was not up is taken down afterwards.
@@ -192,11 +194,11 @@ func (d *demo) stall(node string, args ...string) (library, linux time.Duration,
 	return d.stallSince(from)
 }
 
-// stallSince lets two intervals pass in which both probers write without standing still, and returns the longest waits since
+// stallSince lets a second of intervals pass in which both probers write without standing still, and returns the longest waits since
 // line from.
 func (d *demo) stallSince(from int) (library, linux time.Duration, err error) {
 	next := d.probe.len() + 1 // not the interval under way
-	for range 2 {
+	for range settledLines {
 		at, err := d.probe.await(d.ctx, next, func(l probeLine) bool { return max(l.LongestMs, l.LinuxMs) < standsStillMs })
 		if err != nil {
 			return 0, 0, err
@@ -313,16 +315,28 @@ func (d *demo) sanInterface(node string) (string, error) {
 	return s.SAN[0].Device, nil
 }
 
-// measureDrain drains three times and judges the median: what else runs on the machine easily costs more than a handoff.
+// measureDrain drains three times and judges the median: what else runs on the machine easily costs more than a handoff. How
+// much that is shows in as many windows in which nothing happens but a docker exec, each beside a drain.
 func (d *demo) measureDrain() error {
-	var lib, linux []time.Duration
+	var lib, linux, quiet, quietLinux []time.Duration
 	for range 3 {
 		node, err := d.owner()
 		if err != nil {
 			return err
 		}
-		a, b, err := d.stall(node, "exec", d.ids[node], "/clade", "drain", node, "--wait")
+		from := d.probe.len()
+		if _, err := d.clade(d.ctx, node, "node", "list"); err != nil {
+			return err
+		}
+		if _, err := d.owner(); err != nil { // a drain's window has this look at the status, too
+			return err
+		}
+		a, b, err := d.stallSince(from)
 		if err != nil {
+			return err
+		}
+		quiet, quietLinux = append(quiet, a), append(quietLinux, b)
+		if a, b, err = d.stall(node, "exec", d.ids[node], "/clade", "drain", node, "--wait"); err != nil {
 			return err
 		}
 		lib, linux = append(lib, a), append(linux, b)
@@ -334,13 +348,20 @@ func (d *demo) measureDrain() error {
 		}
 	}
 	d.say("clade drain of the node that served, three times: %s (Linux timing: %s)", allInMs(lib), allInMs(linux))
-	slices.Sort(lib)
-	slices.Sort(linux)
-	// As in `make demo`, this library's timing is judged and that of the Linux driver, which waits longer before it sends a frame
-	// again, is shown.
-	d.stallRow("stall: owner drained, median of 3", lib[1], linux[1], limitDrain)
-	d.rows[len(d.rows)-1].ok = lib[1] < limitDrain
+	d.say("as long without a drain: %s (Linux timing: %s)", allInMs(quiet), allInMs(quietLinux))
+	against := func(drained, without []time.Duration) string {
+		return fmt.Sprintf("%s (without a drain: %s)", inMs(median(drained)), inMs(median(without)))
+	}
+	d.rows = append(d.rows,
+		row{what: "stall: drained, median of 3", measured: against(lib, quiet), limit: "< " + inMs(limitDrain), ok: median(lib) < limitDrain, time: true},
+		// Shown and not judged, as in `make demo`: it is often beyond the limit, and not for noise alone.
+		row{what: "the same, Linux timing", measured: against(linux, quietLinux), limit: "not judged", ok: true, shown: true})
 	return nil
+}
+
+func median(list []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(list))
+	return sorted[len(sorted)/2]
 }
 
 func (d *demo) race() error {
@@ -366,10 +387,15 @@ func (d *demo) sumUp() error {
 	t.SetOutputMirror(d.w)
 	t.Style().Format.Header = text.FormatDefault
 	t.AppendHeader(table.Row{"what", "measured", "limit", ""})
-	failed := 0
+	judged, failed := 0, 0
 	for _, r := range d.rows {
+		if !r.shown {
+			judged++
+		}
 		verdict := "PASS"
 		switch {
+		case r.shown:
+			verdict = "-"
 		case r.ok:
 		case r.time && os.Getenv("CI") == "true":
 			verdict = "SLOW"
@@ -381,9 +407,9 @@ func (d *demo) sumUp() error {
 	}
 	fmt.Fprintln(d.w)
 	t.Render()
-	d.say("done: %d of %d passed", len(d.rows)-failed, len(d.rows))
+	d.say("done: %d of %d passed", judged-failed, judged)
 	if failed > 0 {
-		return fmt.Errorf("demo: %d of %d checks failed", failed, len(d.rows))
+		return fmt.Errorf("demo: %d of %d checks failed", failed, judged)
 	}
 	return nil
 }

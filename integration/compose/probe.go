@@ -12,7 +12,7 @@ import (
 
 const probeMax = time.Minute // without the line that is waited for
 
-// probeLine is what the client's `clade initiator probe --json` logs once a second.
+// probeLine is what the client's `clade initiator probe --json` logs four times a second.
 type probeLine struct {
 	Warm      bool    `json:"warm"`
 	LongestMs float64 `json:"longest_ms"`
