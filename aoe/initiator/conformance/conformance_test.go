@@ -1,11 +1,15 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"clade/aoe"
+	"clade/aoe/initiator"
 	"clade/aoe/initiator/initiatortest"
 	"clade/aoe/link"
 )
@@ -61,6 +65,64 @@ func TestTargetOfOursPasses(t *testing.T) {
 		}
 		if string(b.target.Disk()) != string(before) {
 			t.Errorf("MTU %d: the sectors are not as they were", mtu)
+		}
+	}
+}
+
+// TestVolumeIsAsBefore: string, mask, reservation and sectors survive the destructive checks, also those of a run that is
+// cancelled in the midst of them.
+func TestVolumeIsAsBefore(t *testing.T) {
+	for _, stopAfter := range []int{1000, 70, 110, 125} {
+		b := newBench(t, 1500, nil)
+		o := b.options(t)
+		me, other := o.Port.MAC(), aoe.MAC{2, 1, 0, 0, 0, 9}
+		text := []byte("before\x00\xff")
+		hostPort, err := b.sw.NewPort(link.SwitchPortConfig{MAC: other})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, err := initiator.NewHost(initiator.HostConfig{Ports: []link.Port{hostPort}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		c, err := host.NewClient(initiator.Config{MAC: other, Shelf: 7, Slot: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		data := pattern(99, 2048)
+		_, err1 := c.Config(ctx, initiator.ConfigForceSet, text)
+		_, err2 := c.Reserve(ctx, initiator.ReserveSet, me, other)
+		_, err3 := c.Mask(ctx, initiator.MaskDirective{MAC: me}, initiator.MaskDirective{MAC: other})
+		if err := errors.Join(c.WriteAt(ctx, data, 0), err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+
+		run, stop := context.WithCancel(ctx)
+		made := 0
+		o.Tell = func(Result) {
+			if made++; made == stopAfter {
+				stop()
+			}
+		}
+		report, err := Run(run, o)
+		stop()
+		if (err != nil) != (stopAfter < len(All())) || report == nil || len(report.Results) != min(stopAfter, len(All())) {
+			t.Errorf("stopped after %d: %v", stopAfter, err)
+		}
+		gotText, err1 := c.Config(ctx, initiator.ConfigRead, nil)
+		gotMask, err2 := c.Mask(ctx)
+		gotReserved, err3 := c.Reserve(ctx, initiator.ReserveRead)
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(gotText, text) || !slices.Equal(gotMask, []aoe.MAC{me, other}) || !slices.Equal(gotReserved, []aoe.MAC{me, other}) {
+			t.Errorf("stopped after %d: string %q, mask %v, reservation %v", stopAfter, gotText, gotMask, gotReserved)
+		}
+		if !bytes.Equal(b.target.Disk(), data) {
+			t.Errorf("stopped after %d: the sectors are not as they were", stopAfter)
 		}
 	}
 }

@@ -8,7 +8,7 @@ func headerFaults() []fault {
 		{check: "header/tag", found: "no answer", mute: true, answer: answered(every, func(a []byte) []byte { a[20] &= 0x7F; return a })},
 		{check: "header/version", found: "version 2", answer: answered(ata(0xEC), func(a []byte) []byte { a[14] = a[14]&15 | 0x20; return a })},
 		{check: "header/flags", found: "reserved flags", answer: answered(command(2), func(a []byte) []byte { a[14] |= 2; return a })},
-		{check: "header/flags", found: "E flag true", answer: answered(command(3), failing(0))},
+		{check: "header/flags", found: "flag E is true", answer: answered(command(3), failing(0))},
 		{check: "header/command", found: "no answer", mute: true, answer: answered(command(3), put(19, 2))},
 		{check: "header/address", found: "comes from shelf 65535", answer: answered(match(wild).and(command(1)), put(16, 0xFF, 17, 0xFF))},
 		{check: "header/source-mac", found: "answered from", answer: answered(ata(0xEC), put(11, 0x77))},

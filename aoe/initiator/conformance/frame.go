@@ -184,7 +184,6 @@ func (r reply) code() uint8 {
 
 func (r reply) shelf() uint16 { return binary.BigEndian.Uint16(r[16:]) }
 func (r reply) slot() uint8   { return r[18] }
-func (r reply) tag() uint32   { return binary.BigEndian.Uint32(r[20:]) }
 
 // status and errReg are the ATA registers.
 func (r reply) status() uint8 { return r.u8(27) }

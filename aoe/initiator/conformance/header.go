@@ -155,7 +155,7 @@ func checkFlags(p *Probe) error {
 		case r[14]&3 != 0:
 			return fmt.Errorf("reserved flags set: %#02x", r[14])
 		case r.failed() != (f[19] == 0x7F):
-			return fmt.Errorf("E flag %v", r.failed())
+			return fmt.Errorf("flag E is %v", r.failed())
 		}
 		return nil
 	})(p)
