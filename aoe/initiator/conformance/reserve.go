@@ -26,7 +26,7 @@ var reserveChecks = []Check{
 			_, err := p.askOK(p.reserve(0).wild().padded(60))
 			return err
 		}},
-	{Name: "reserve/unknown", Source: "AoEr11 2, error 2; 3.4: RCmd",
+	{Name: "reserve/unknown", Source: "AoEr11 2, error 2; 3.4: RCmd", Destructive: true, // VSX has one that reserves
 		Breaks: "a tool believes that it holds the volume", Run: func(p *Probe) error {
 			for _, rcmd := range []uint8{3, 4, 0xFF} {
 				if _, err := p.refused(p.reserve(rcmd, p.macs[0]).padded(60), codeArgument); err != nil {
