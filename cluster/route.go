@@ -53,9 +53,33 @@ func (p *peerTable) up(id raid.NodeID) bool {
 
 // diskTable is the local disks.
 type diskTable struct {
-	open raid.DiskSet
-	odd  []oddShards
-	gone []*raid.DiskReply // of disks that are not open, to owners of this node
+	open    raid.DiskSet
+	odd     []oddShards
+	gone    []*raid.DiskReply // of disks that are not open, to owners of this node
+	streams []remoteStream
+}
+
+// remoteStream is the newest stream to a local disk of one volume whose owner is another node.
+type remoteStream struct {
+	disk   raid.DiskID
+	vol    raid.VolumeID
+	epoch  raid.Epoch
+	stream raid.Stream
+	owner  raid.NodeID
+}
+
+// opened notes a remote owner's stream.
+func (t *diskTable) opened(r *raid.DiskRequest) {
+	s := remoteStream{r.Disk, r.Vol, r.Epoch, r.Stream, r.From}
+	for i := range t.streams {
+		if x := &t.streams[i]; x.disk == s.disk && x.vol == s.vol {
+			if x.epoch <= s.epoch { // a former owner that wakes up counts no more
+				*x = s
+			}
+			return
+		}
+	}
+	t.streams = append(t.streams, s)
 }
 
 // oddShards is a volume of which a local disk holds something although the applied state, when it was looked at last, did not
@@ -169,6 +193,7 @@ func (n *Node) DiskState(nowNs int64, d raid.DiskID, up bool, vols []raid.Volume
 	}
 	n.disks.odd = slices.DeleteFunc(n.disks.odd, func(o oddShards) bool { return o.disk == d })
 	if !up {
+		n.tellRemoteOwners(d)
 		return
 	}
 	for _, v := range n.vols {
@@ -178,6 +203,19 @@ func (n *Node) DiskState(nowNs int64, d raid.DiskID, up bool, vols []raid.Volume
 		n.disks.odd = append(n.disks.odd, oddShards{d, id})
 	}
 	n.settleShards()
+}
+
+// tellRemoteOwners says of a local disk that it is gone: what they have asked of it is not answered any more, and their connection
+// to this node goes on.
+func (n *Node) tellRemoteOwners(d raid.DiskID) {
+	n.disks.streams = slices.DeleteFunc(n.disks.streams, func(s remoteStream) bool {
+		if s.disk != d {
+			return false
+		}
+		n.routeReply(&raid.DiskReply{Kind: raid.RepNack, Nack: raid.NackGone, Vol: s.vol, Disk: d, Epoch: s.epoch, Stream: s.stream, To: s.owner,
+			Err: "the disk is not open on this node any more"})
+		return true
+	})
 }
 
 // settleShards deletes what local disks hold of volumes that the applied state knows to be gone. What it does not know yet is
@@ -230,6 +268,9 @@ func (n *Node) localRequest(from raid.NodeID, r *raid.DiskRequest) {
 		}
 	}
 	if n.disks.open.Has(r.Disk) {
+		if r.Kind == raid.ReqStart && from != n.opt.ID {
+			n.disks.opened(r)
+		}
 		n.ready.Disk = append(n.ready.Disk, r)
 		return
 	}

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"clade/aoe"
@@ -98,5 +100,30 @@ func (l *lab) handoff(vol raid.VolumeID, to raid.NodeID) {
 	mv := l.boxes[to-1].node.State().Volume(vol)
 	if r := l.command(to, &membership.Handoff{Vol: vol, Epoch: mv.Data.Epoch, Target: to}); r.Err != "" {
 		l.t.Logf("handoff: %s", r.Err)
+	}
+}
+
+// TestARemoteOwnerIsToldOfADiskThatIsGone: the connection to a node goes on when one of its disks has to be opened anew, so nothing
+// else tells the owner that what it has asked is lost; a resync waited for ever.
+func TestARemoteOwnerIsToldOfADiskThatIsGone(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	l.create(1, 2, 1)
+	s := l.station(1)
+	s.put(1, 0, 1)
+	owner := l.server(1)
+	other := l.box(owner.id%3 + 1)
+	since := len(owner.events)
+	other.pull(true)
+	other.pull(false)
+	l.until("the owner knows", func() bool {
+		return slices.ContainsFunc(owner.events[since:], func(e Event) bool { return strings.Contains(e.Text, "not open on this node any more") })
+	})
+	l.until("it is in sync again", func() bool {
+		return len(owner.node.State().Volumes[0].Data.InSync()) == 3 && owner.node.Status(l.now).Health == "healthy"
+	})
+	s.put(1, 8, 2)
+	if got := s.read(1, 8); got != 2 {
+		t.Errorf("read %#x", got)
 	}
 }

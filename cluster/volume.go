@@ -158,6 +158,7 @@ func (n *Node) drainOwner(v *volume) {
 }
 
 func (n *Node) volumeDeleted(v *volume) {
+	n.disks.streams = slices.DeleteFunc(n.disks.streams, func(s remoteStream) bool { return s.vol == v.id })
 	if v.owner != nil {
 		n.releaseTokens(v)
 		v.owner = nil
