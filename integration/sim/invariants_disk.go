@@ -60,12 +60,16 @@ func (s *shadow) set(n raid.Seq, r heldRecord) {
 // forget is for a disk whose contents are not what they were: wiped, replaced, or rolled back.
 func (s *shadow) forget() { *s = shadow{disk: s.disk, vol: s.vol} }
 
-// opened looks at a disk that a process has just recovered: what no answer promised may be gone.
+// opened looks at a disk that a process has just recovered: what no answer promised may be gone, a whole volume for instance.
 func (c *invariants) opened(d *driver) {
+	for k, s := range c.shadows {
+		if k.disk == d.hd.id {
+			s.view.Fence, s.view.Start, s.verified = s.fenceSaid, s.startSaid, 0
+		}
+	}
 	c.views = d.disk.Inspect(c.views[:0])
 	for _, v := range c.views {
 		s := c.shadow(d.hd.id, v.Vol)
-		s.view.Fence, s.view.Start, s.verified = s.fenceSaid, s.startSaid, 0
 		if v.Damaged {
 			s.forget()
 		}
