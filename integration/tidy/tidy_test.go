@@ -41,12 +41,13 @@ var imports = map[string][]string{
 	"cluster/runtime":             {"aoe", "aoe/link", "raid", "store", "store/raftlog", "membership", "cluster"},
 	"integration/sim":             {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/load", "raid", "store", "store/disktest", "store/raftlog", "membership", "cluster"},
 	"integration/lab":             {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/load", "raid", "membership", "cluster", "cluster/runtime"},
+	"integration/torture":         {"aoe", "aoe/initiator", "aoe/initiator/load", "integration/lab"},
 	"integration/compose":         {},
 	"integration/guest":           {},
 	"integration/guest/agent":     {},
 	"integration/initiators":      {},
 	"integration/tidy":            {},
-	"cmd/clade":                   {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/conformance", "aoe/initiator/load", "raid", "store", "membership", "cluster", "cluster/runtime", "integration/lab"},
+	"cmd/clade":                   {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/conformance", "aoe/initiator/load", "raid", "store", "membership", "cluster", "cluster/runtime", "integration/lab", "integration/torture"},
 }
 
 // pure packages do no I/O: time, randomness and bytes enter as inputs, effects leave as values.
