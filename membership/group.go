@@ -262,6 +262,7 @@ const (
 	ConfAddLearner ConfKind = iota + 1
 	ConfPromote
 	ConfRemove
+	ConfDemote // a voter becomes a learner: it votes no more, and goes on to be told
 )
 
 // ProposeConf puts a configuration change to the cluster. Like a command it may be lost or be void.

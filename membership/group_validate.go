@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -139,9 +140,12 @@ func confStateOK(cs *raftpb.ConfState) bool {
 
 func confChange(k ConfKind, n raid.NodeID) *raftpb.ConfChangeV2 {
 	var t raftpb.ConfChangeType
+	var meant []byte
 	switch k {
 	case ConfAddLearner:
 		t = raftpb.ConfChangeAddLearnerNode
+	case ConfDemote:
+		t, meant = raftpb.ConfChangeAddLearnerNode, demotion
 	case ConfPromote:
 		t = raftpb.ConfChangeAddNode
 	case ConfRemove:
@@ -149,8 +153,12 @@ func confChange(k ConfKind, n raid.NodeID) *raftpb.ConfChangeV2 {
 	default:
 		return nil
 	}
-	return &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: t.Enum(), NodeId: new(uint64(n))}}}
+	return &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: t.Enum(), NodeId: new(uint64(n))}}, Context: meant}
 }
+
+// demotion is the context of a ConfDemote: Raft writes it like the adding of a learner, and a late copy of that must not take a vote
+// away.
+var demotion = []byte("demote")
 
 func decodeConfChange(e *raftpb.Entry) *raftpb.ConfChangeV2 {
 	switch e.GetType() {
@@ -178,7 +186,10 @@ func confChangeOK(cs *raftpb.ConfState, cc *raftpb.ConfChangeV2) bool {
 	id := c.GetNodeId()
 	voter, learner := slices.Contains(cs.GetVoters(), id), slices.Contains(cs.GetLearners(), id)
 	switch c.GetType() {
-	case raftpb.ConfChangeAddLearnerNode: // never a demotion: it would be a change of voters in disguise
+	case raftpb.ConfChangeAddLearnerNode:
+		if bytes.Equal(cc.GetContext(), demotion) {
+			return voter && len(cs.GetVoters()) > 1
+		}
 		return id != 0 && !raft.IsLocalMsgTarget(id) && !voter && !learner && len(cs.GetVoters())+len(cs.GetLearners()) < maxLeaseNodes
 	case raftpb.ConfChangeAddNode:
 		return learner

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"clade/raid"
 )
 
@@ -328,13 +330,34 @@ func TestPlanLeadsANodeInAndOut(t *testing.T) {
 	w.must(1, &NodeLeave{Node: 4})
 	w.want("leaving", "begin [1 2 3]")
 	w.must(1, &VotersBegin{New: []raid.NodeID{1, 2, 3}, LV: 3})
-	w.want("out of Raft", "conf 3 n4")
-	w.v.Members = w.v.Members[:3]
+	w.want("no voter in Raft either, but told what happens: it has to report", "conf 4 n4")
+	w.v.Members[3].Learner = true
 	w.must(1, &NodeDead{Node: 4, Term: 1})
 	for n := 1; n <= 3; n++ {
 		w.node(n).LV = 4
 	}
 	w.want("a node whose term is over need not report", "end 4")
 	w.must(1, &VotersEnd{LV: 4, Reported: []NodeTerm{{1, 1}, {2, 1}, {3, 1}}})
-	w.want("last", "remove n4")
+	w.want("gone from the state", "remove n4")
+	w.must(1, &NodeRemove{Node: 4})
+	w.want("last", "conf 3 n4")
+	w.v.Members = w.v.Members[:3]
+	w.want("nothing is left of it", "")
+}
+
+func TestALateCopyOfAddLearnerTakesNoVoteAway(t *testing.T) {
+	cs := &raftpb.ConfState{Voters: []uint64{1, 2, 3}, Learners: []uint64{4}}
+	for _, c := range []struct {
+		kind ConfKind
+		node raid.NodeID
+		ok   bool
+	}{{ConfAddLearner, 3, false}, {ConfAddLearner, 4, false}, {ConfAddLearner, 5, true}, {ConfDemote, 3, true}, {ConfDemote, 4, false},
+		{ConfDemote, 5, false}, {ConfPromote, 4, true}, {ConfRemove, 4, true}} {
+		if got := confChangeOK(cs, confChange(c.kind, c.node)); got != c.ok {
+			t.Errorf("change %d of node %d: %t", c.kind, c.node, got)
+		}
+	}
+	if confChangeOK(&raftpb.ConfState{Voters: []uint64{1}}, confChange(ConfDemote, 1)) {
+		t.Error("the last voter is demoted")
+	}
 }

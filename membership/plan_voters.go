@@ -12,9 +12,10 @@ func keyOf(parts ...any) string { return fmt.Sprint(parts...) }
 // planVoters leads a node into the cluster and out of it, one change at a time (B: C6):
 //
 //	in:  AddLearner, wait until it has caught up, VotersBegin(cur + node), wait for all reports of lv, Promote, VotersEnd
-//	out: VotersBegin(cur − node), Remove from Raft, wait for all reports of lv, VotersEnd, NodeRemove
+//	out: VotersBegin(cur − node), Demote, wait for all reports of lv, VotersEnd, NodeRemove, Remove from Raft
 //
-// Raft's own change lies between Begin and End.
+// Raft's own change of votes lies between Begin and End. Whoever holds a term stays in Raft while he does: he must hear of every
+// change of voters, or his report of it never comes and no change ever ends.
 func (p *Planner) planVoters(s *State, h *Health, v *RaftView, nowNs int64) []Decision {
 	d, key := p.voterStep(s, h, v, nowNs)
 	if d.Propose == nil && d.Conf == nil || !p.once(nowNs, key) {
@@ -39,10 +40,8 @@ func (p *Planner) voterStep(s *State, h *Health, v *RaftView, nowNs int64) (Deci
 		case m == nil && !n.Leaving:
 			return conf(ConfAddLearner, n, "add as learner: node")
 		case m != nil && !m.Learner && !votes: // a former leader got this far
-			return conf(ConfRemove, n, "not a lease voter any more: node")
-		case n.Leaving && m != nil && !votes:
-			return conf(ConfRemove, n, "leaving: node")
-		case n.Leaving && m == nil && !votes:
+			return conf(ConfDemote, n, "not a lease voter any more: node")
+		case n.Leaving && !votes:
 			return Decision{Propose: &NodeRemove{Node: n.ID}, Why: "leaving: node " + n.Name}, keyOf("remove", n.ID)
 		case n.Leaving && votes && len(s.Voters.Cur) > 1:
 			next := slices.DeleteFunc(slices.Clone(s.Voters.Cur), func(id raid.NodeID) bool { return id == n.ID })
@@ -75,7 +74,7 @@ func (p *Planner) voterChangeStep(s *State, h *Health, v *RaftView, conf func(Co
 		case votes && m.Learner:
 			return conf(ConfPromote, n, "promote: node")
 		case !votes && m != nil && !m.Learner:
-			return conf(ConfRemove, n, "no voter any more: node")
+			return conf(ConfDemote, n, "no voter any more: node")
 		}
 	}
 	end := &VotersEnd{LV: s.Voters.LV}
