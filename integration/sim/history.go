@@ -208,15 +208,19 @@ func (h *history) emitted(readyNs int64, from place, b []byte) {
 }
 
 // match finds the copy that an answer is for: the oldest unanswered one with its tag at this process, else at any (a
-// rolled-forward write is answered by the new owner).
+// rolled-forward write is answered by the new owner). Some initiators (iPXE) give all copies one tag: of these a refusal, which is
+// made at admission, is for the newest, while an older one may still be on its way to the disks.
 func (v *volumeHistory) match(h *history, proc int, b []byte) *dataCopy {
 	k := tagKey{frameDst(b), frameTag(b)}
 	list := v.byTag[k]
 	found := -1
+	refused := b[offFlags]&flagError != 0
 	for i, c := range list {
 		if c.proc == proc {
 			found = i
-			break
+			if !refused {
+				break
+			}
 		}
 	}
 	if found < 0 {

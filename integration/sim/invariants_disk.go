@@ -63,8 +63,12 @@ func (s *shadow) forget() { *s = shadow{disk: s.disk, vol: s.vol} }
 // opened looks at a disk that a process has just recovered: what no answer promised may be gone, a whole volume for instance.
 func (c *invariants) opened(d *driver) {
 	for k, s := range c.shadows {
-		if k.disk == d.hd.id {
-			s.view.Fence, s.view.Start, s.verified = s.fenceSaid, s.startSaid, 0
+		if k.disk != d.hd.id {
+			continue
+		}
+		s.view.Fence, s.view.Start, s.verified = s.fenceSaid, s.startSaid, 0
+		if c.w.operator.doomed[k.vol] { // deleted; a node that has yet to hear of that may make it anew, empty, until it does
+			s.view.Fence, s.view.Start = 0, 0
 		}
 	}
 	c.views = d.disk.Inspect(c.views[:0])
