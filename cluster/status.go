@@ -19,7 +19,8 @@ type Status struct {
 	Leader       raid.NodeID    `json:"leader"` // 0: none
 	LeaderName   string         `json:"leader_name"`
 	LeaseValid   bool           `json:"lease_valid"`
-	Health       string         `json:"health"` // healthy, degraded or down
+	LeaseLeastNs int64          `json:"lease_least_ns"` // the least that was left of this node's lease whenever it was renewed; 0: never renewed
+	Health       string         `json:"health"`         // healthy, degraded or down
 	Nodes        []NodeStatus   `json:"nodes"`
 	Disks        []DiskStatus   `json:"disks"`
 	Volumes      []VolumeStatus `json:"volumes"`
@@ -99,6 +100,9 @@ func (n *Node) look(nowNs int64) *Status {
 	lead, _ := n.group.Leader()
 	out := &Status{Name: s.Name, Cluster: uuidText(s.Cluster), Shelf: s.Shelf, FeatureLevel: s.FeatureLevel, SectorCount: s.SectorCount,
 		Self: n.opt.ID, Leader: lead, LeaseValid: n.inc.holder != nil && n.inc.holder.Valid(nowNs), Stats: n.stats, Problems: []Problem{}}
+	if n.inc.holder != nil {
+		out.LeaseLeastNs = n.inc.holder.LeastNs()
+	}
 	if row := s.Node(lead); row != nil {
 		out.LeaderName = row.Name
 	}

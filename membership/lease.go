@@ -196,6 +196,7 @@ type Holder struct {
 	sent     []sentHeartbeat // by id
 	nextID   uint64
 	leaseEnd int64
+	leastNs  int64  // the least that was left when it was renewed; 0: never renewed in time
 	over     string // why this term will never be valid again
 	clocks   []voterClock
 }
@@ -259,8 +260,16 @@ func (h *Holder) Ack(nowNs int64, a HeartbeatAck) {
 		h.end("the clock has stood still")
 		return
 	}
-	h.leaseEnd = max(h.leaseEnd, h.endOf(s))
+	end := h.endOf(s)
+	if left := h.leaseEnd - nowNs; end > h.leaseEnd && left > 0 && (h.leastNs == 0 || left < h.leastNs) {
+		h.leastNs = left
+	}
+	h.leaseEnd = max(h.leaseEnd, end)
 }
+
+// LeastNs returns the least that was ever left of the lease when an answer renewed it, in ns: how close this term came to
+// losing it. 0: it was not renewed in time yet.
+func (h *Holder) LeastNs() int64 { return h.leastNs }
 
 // clockStopped compares the time between two answers of one voter by its clock and by ours. From sending the first
 // heartbeat to receiving the second answer at least as much time has passed as between the two answers (B: C18).

@@ -28,17 +28,23 @@ const (
 	racers       = 4
 )
 
+// renewEach is after how many changes the initiators get new MACs: a cluster remembers 64 control requests of a MAC for a minute
+// or more, and is silent to one that makes more of them (docs/protocol.md, C20).
+const renewEach = 12
+
 // run works until ctx ends or something is wrong.
 func (c *control) run(ctx context.Context) {
-	a, b, out, err := c.open()
-	defer func() {
-		for _, x := range []*initiator.Client{a, b, out} {
-			if x != nil {
-				_ = x.Close() // nothing is under way
+	var all [3]*initiator.Client
+	var err error
+	defer func() { closeAll(all[:]) }()
+	for n := 0; err == nil && ctx.Err() == nil; n++ {
+		if n%renewEach == 0 {
+			closeAll(all[:])
+			if all, err = c.open(); err != nil {
+				break
 			}
 		}
-	}()
-	for n := 0; err == nil && ctx.Err() == nil; n++ {
+		a, b, out := all[0], all[1], all[2]
 		do, cancel := context.WithTimeout(c.io, opMax)
 		switch c.rnd.IntN(3) {
 		case 0:
@@ -52,25 +58,30 @@ func (c *control) run(ctx context.Context) {
 		if err == nil {
 			c.counts.controls.Add(1)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(controlEvery):
-		}
+		pause(ctx, controlEvery)
 	}
 	if err != nil && c.io.Err() == nil {
 		c.bad("config strings and reservations", fmt.Errorf("slot %d: %w", c.slot, err))
 	}
 }
 
-func (c *control) open() (a, b, out *initiator.Client, err error) {
-	var all [3]*initiator.Client
-	for i := range all {
-		all[i], err = c.host.NewClient(initiator.Config{MAC: initiator.NewMAC(), Shelf: c.shelf, Slot: c.slot})
-		if err != nil {
-			break
+func closeAll(clients []*initiator.Client) {
+	for _, x := range clients {
+		if x != nil {
+			_ = x.Close() // nothing is under way
 		}
 	}
-	return all[0], all[1], all[2], err
+}
+
+func (c *control) open() ([3]*initiator.Client, error) {
+	var all [3]*initiator.Client
+	for i := range all {
+		var err error
+		if all[i], err = c.host.NewClient(initiator.Config{MAC: initiator.NewMAC(), Shelf: c.shelf, Slot: c.slot}); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
 }
 
 // config sets a string; it is what anybody reads.
