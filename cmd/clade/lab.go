@@ -46,7 +46,7 @@ without, over a switch in memory.`,
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.name, "name", "lab", "name of the lab")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON")
-	cmd.AddCommand(o.upCommand(), o.downCommand(), o.statusCommand(), o.faultCommand(), o.demoCommand(), o.tortureCommand())
+	cmd.AddCommand(o.upCommand(), o.downCommand(), o.statusCommand(), o.faultCommand(), o.demoCommand(), o.tortureCommand(), o.calmCommand(), burnCommand())
 	return cmd
 }
 

@@ -77,6 +77,21 @@ func Shape(s lab.Spec) string {
 // Run makes a lab, lets the nemesis loose on it for cfg.Duration, checks everything, and takes the lab away. The result is there
 // also with an error; violations are in the result, an error means that the run itself could not be done.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
+	r, err := newRun(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return r.result, r.inLab(ctx, func(ctx context.Context) error {
+		return r.loaded(ctx, func(ctx context.Context) {
+			for ctx.Err() == nil && time.Since(r.began) < r.cfg.Duration {
+				r.round(ctx, r.plan.next())
+			}
+		})
+	})
+}
+
+// newRun fills in what a configuration leaves open.
+func newRun(cfg Config) (*run, error) {
 	if cfg.Slice <= 0 {
 		cfg.Slice = 12 * time.Second
 	}
@@ -88,21 +103,26 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r.result = &Result{Shape: Shape(*s), Nodes: s.Nodes, Witnesses: s.Witnesses, Layout: s.Layout, SANPaths: s.SANPaths, Seed: cfg.Seed}
 	var k, m int
 	if _, err := fmt.Sscanf(s.Layout, "%d+%d", &k, &m); err != nil {
-		return r.result, fmt.Errorf("torture: layout %q: %w", s.Layout, err)
+		return nil, fmt.Errorf("torture: layout %q: %w", s.Layout, err)
 	}
 	r.plan = newPlan(cfg.Seed, *s, m)
-	var err error
-	if r.lab, err = lab.Up(ctx, *s, nil); err != nil {
-		return r.result, err
-	}
-	if r.host, err = r.lab.OpenHost(); err == nil {
-		err = errors.Join(r.all(ctx), r.host.Close())
-	}
-	return r.result, errors.Join(err, r.lab.Down())
+	return r, nil
 }
 
-// all is the run between the lab's making and its end.
-func (r *run) all(parent context.Context) error {
+// inLab does something with a lab and initiators' interfaces in it.
+func (r *run) inLab(ctx context.Context, do func(context.Context) error) error {
+	var err error
+	if r.lab, err = lab.Up(ctx, r.cfg.Spec, nil); err != nil {
+		return err
+	}
+	if r.host, err = r.lab.OpenHost(); err == nil {
+		err = errors.Join(do(ctx), r.host.Close())
+	}
+	return errors.Join(err, r.lab.Down())
+}
+
+// loaded does something while all initiators are at work, and checks everything afterwards.
+func (r *run) loaded(parent context.Context, do func(context.Context)) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	r.stop = cancel
@@ -121,9 +141,7 @@ func (r *run) all(parent context.Context) error {
 	var load sync.WaitGroup
 	r.startLoad(calm, io, &load)
 	load.Go(func() { r.tell(calm) })
-	for ctx.Err() == nil && time.Since(r.began) < r.cfg.Duration {
-		r.round(ctx, r.plan.next())
-	}
+	do(ctx)
 	r.say("the last operations and histories")
 	end()
 	load.Wait()
@@ -155,12 +173,17 @@ func (r *run) say(format string, args ...any) {
 
 // violation notes what must not be, and ends the run.
 func (r *run) violation(what string, err error, evidence []*load.Record) {
+	r.note(what, err, evidence...)
+	r.stop()
+}
+
+// note notes what must not be, and lets the run go on.
+func (r *run) note(what string, err error, evidence ...*load.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.result.Violations) < violationsMax {
 		r.result.Violations = append(r.result.Violations, Violation{AtMs: time.Since(r.began).Milliseconds(), What: what, Text: err.Error(), history: evidence})
 	}
-	r.stop()
 }
 
 // tell reports progress until ctx ends.
