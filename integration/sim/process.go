@@ -458,7 +458,11 @@ func (p *process) link(changes []cluster.LinkChange) {
 func (p *process) event(e cluster.Event) {
 	switch e.Kind {
 	case cluster.EventBooted:
-		p.bootedTerm = p.node.State().Node(p.h.id()).Term
+		row := p.node.State().Node(p.h.id())
+		if row == nil { // booted and removed in what was applied at once
+			return
+		}
+		p.bootedTerm = row.Term
 		p.note("booted: term %d", p.bootedTerm)
 	case cluster.EventTermEnded:
 		p.bootedTerm = 0
