@@ -10,7 +10,7 @@ FUZZTIME ?= 30s
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab compose-up compose-demo compose-down bench ci clean
+.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab torture calm compose-up compose-demo compose-down bench ci clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ demo: build ## three nodes, real data, two deaths: what Clade is for, in under t
 
 lab: build ## a cluster in namespaces that stays up: NODES=3 LAYOUT=2+1
 	bin/clade lab up --nodes $(NODES) --layout $(LAYOUT)
+
+torture: build ## kill, pause, cut and rob nodes of real labs under a verifying load, MINUTES=10 over three shapes (SEED=n again; root)
+	bin/clade lab torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --svg bin/torture.svg
+
+calm: build ## busy processors and 1 % lost frames for MINUTES=10: no volume may change its owner (root)
+	bin/clade lab calm --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 compose-up: build ## three nodes and an initiator in containers; starts a Docker engine of its own if none runs (docs/compose.md)
 	@$(GO) run ./integration/compose up

@@ -45,6 +45,9 @@ type Lease struct {
 	Terms   int    `json:"terms"`    // that ended during the run: 0, or it was lost
 }
 
+// ownerChanged is the violation that a calm run is about.
+const ownerChanged = "an owner changed although nothing had failed"
+
 const watchEvery = 100 * time.Millisecond
 
 // Calm makes a lab, saturates the processors and loses frames for as long as is wanted, at the default settings, and reports
@@ -145,7 +148,7 @@ func (c *calm) look(ctx context.Context, last *lab.NodeStatus) {
 		for _, x := range list {
 			x.AtMs = time.Since(c.began).Milliseconds()
 			c.result.Changes = append(c.result.Changes, x)
-			c.note("an owner changed although nothing had failed", fmt.Errorf("slot %d: %s, then %s in epoch %d", x.Slot, x.From, x.To, x.Epoch))
+			c.note(ownerChanged, fmt.Errorf("slot %d: %s, then %s in epoch %d", x.Slot, x.From, x.To, x.Epoch))
 		}
 		if len(list) > 0 {
 			last = st

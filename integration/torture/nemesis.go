@@ -77,7 +77,7 @@ func (n *nemesis) find(ctx context.Context, a act, slot uint8) (string, error) {
 		}
 		return "", nil // in the middle of a fault: any node will do
 	}
-	if a.role == theLeader {
+	if a.role == theLeader && a.kind != Handoff {
 		return st.LeaderName, nil
 	}
 	for i := range st.Volumes {
@@ -99,7 +99,7 @@ func (n *nemesis) begin(ctx context.Context, s struck) error {
 	case Drain:
 		return operator(ctx, func() error { return l.Drain(ctx, s.node, false) })
 	case Handoff:
-		return operator(ctx, func() error { return l.Handoff(ctx, s.slot, s.node) })
+		return operator(ctx, func() error { return n.handoff(ctx, s) })
 	case DiskWrites:
 		return l.DiskFault(ctx, s.node, 0, false, true, true)
 	case DiskReads:
@@ -108,6 +108,15 @@ func (n *nemesis) begin(ctx context.Context, s struck) error {
 		return l.Fill(s.node)
 	}
 	return l.Do(faults[s.kind], s.node)
+}
+
+// handoff moves a slot to a node, unless it is there already: the leader spreads volumes, too.
+func (n *nemesis) handoff(ctx context.Context, s struck) error {
+	owner, err := n.find(ctx, s.act, s.slot)
+	if err != nil || owner == s.node {
+		return err
+	}
+	return n.lab.Handoff(ctx, s.slot, s.node)
 }
 
 // faults are those that the lab knows as they are.
