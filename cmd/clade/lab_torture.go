@@ -103,9 +103,9 @@ func (o *labOptions) torture(ctx context.Context, cmd *cobra.Command, t *torture
 	results := []*torture.Result{}
 	show := newTortureProgress(cmd.ErrOrStderr())
 	for i, s := range shapes {
-		s.SANPaths = t.sanPaths
+		s.SANPaths = t.sanPaths // and each shape has a plan of its own
 		s.Name = fmt.Sprintf("torture-%d", os.Getpid())
-		cfg := torture.Config{Spec: s, Seed: t.seed, Duration: each, Tell: show.tell}
+		cfg := torture.Config{Spec: s, Seed: t.seed + uint64(i), Duration: each, Tell: show.tell}
 		if t.keep != "" {
 			cfg.KeepDir = fmt.Sprintf("%s/%d-%s", t.keep, i+1, torture.Shape(s))
 		}

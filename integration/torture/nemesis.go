@@ -162,10 +162,12 @@ func (n *nemesis) end(ctx context.Context, s struck) error {
 	return fmt.Errorf("torture: %q has no end", s.kind)
 }
 
-// again ends what is left of a node and starts it.
+// again ends what is left of a node, which may be nothing, and starts it.
 func (n *nemesis) again(node string) error {
 	if err := n.lab.Do(lab.FaultPowerLoss, node); err != nil {
-		return err
+		if left, rerr := n.lab.Running(node); rerr != nil || left > 0 {
+			return errors.Join(err, rerr)
+		}
 	}
 	return n.lab.Do(lab.FaultRestart, node)
 }

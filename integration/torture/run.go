@@ -266,13 +266,20 @@ func (r *run) settle(ctx context.Context, events []*Event) {
 		}
 		return
 	}
-	took := time.Since(from)
 	if err := r.meter.await(ctx, initiator.BootNs()); err != nil {
 		if ctx.Err() == nil {
 			r.violation("an operation is not answered although all is well", err, nil)
 		}
 		return
 	}
+	// Whatever was written since has made an owner notice a disk that is gone.
+	if err := r.healthy(ctx); err != nil {
+		if ctx.Err() == nil {
+			r.violation("health did not come back", err, nil)
+		}
+		return
+	}
+	took := time.Since(from)
 	stall := r.meter.since()
 	r.mu.Lock()
 	happened := 0
@@ -296,16 +303,37 @@ func (r *run) settle(ctx context.Context, events []*Event) {
 	}
 }
 
-// healthy waits until the cluster is; what has died by itself is said at once.
+// healthy waits until every node has both its processes and a lease, by its own word, and the cluster is healthy by the word of
+// who knows best: that one may not have noticed yet what was short.
 func (r *run) healthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthyMax)
 	defer cancel()
-	err := lab.AwaitHealthy(ctx, r.lab)
 	for i := range r.lab.Nodes {
-		name := r.lab.Nodes[i].Name
-		if n, perr := r.lab.Running(name); perr == nil && n != 2 {
-			err = errors.Join(err, fmt.Errorf("torture: of %s run %d processes, not a guardian and its worker: see its log", name, n))
+		for {
+			err := r.alive(ctx, r.lab.Nodes[i].Name)
+			if err == nil {
+				break
+			}
+			if !pause(ctx, 20*time.Millisecond) {
+				return err
+			}
 		}
+	}
+	return lab.AwaitHealthy(ctx, r.lab)
+}
+
+// alive says what a node lacks.
+func (r *run) alive(ctx context.Context, node string) error {
+	n, err := r.lab.Running(node)
+	if err != nil {
+		return err
+	}
+	if n != 2 {
+		return fmt.Errorf("torture: of %s run %d processes, not a guardian and its worker: see its log", node, n)
+	}
+	st, err := r.lab.AskNode(ctx, node)
+	if err == nil && !st.LeaseValid {
+		err = fmt.Errorf("torture: %s has no lease", node)
 	}
 	return err
 }

@@ -14,7 +14,7 @@ import (
 // white and on black; the background is left to whoever shows it.
 const (
 	svgWidth    = 1000.0
-	chartLeft   = 250.0
+	chartLeft   = 320.0
 	chartRight  = 985.0
 	chartHeight = 170.0
 	laneHeight  = 13.0
