@@ -79,3 +79,26 @@ func TestMuteOnTheSAN(t *testing.T) {
 	}
 	v.stop()
 }
+
+// TestLostFrames: every cable loses one frame of 25 in each direction. Initiators ask again, and are answered; when no frame
+// is lost any more, all is well.
+func TestLostFrames(t *testing.T) {
+	l := newLab(t, Spec{Nodes: 3})
+	h := openHost(t, l)
+	c := clientOf(t, h, l, 1)
+	must(t, l.Lose(0.04))
+	block := make([]byte, 4096)
+	ctx := within(t, time.Minute)
+	for n := 0; n < 60 || c.Stats().Resent < 10; n++ {
+		must(t, c.WriteAt(ctx, block, 0))
+	}
+	must(t, l.Do(FaultHeal, AllNodes))
+	healthyAgain(t, l)
+	sent := c.Stats().Resent
+	for range 60 {
+		must(t, c.WriteAt(ctx, block, 0))
+	}
+	if again := c.Stats().Resent - sent; again > 6 {
+		t.Errorf("%d of 60 writes were sent again although no frame is lost", again)
+	}
+}

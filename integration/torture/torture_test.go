@@ -134,7 +134,7 @@ func spoil(name string, stop chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	defer h.Close() //nolint:errcheck // only sockets
+	defer h.Close()
 	c, err := h.NewClient(initiator.Config{MAC: initiator.NewMAC(), Shelf: l.Spec.Shelf, Slot: 1})
 	if err != nil {
 		return err
