@@ -40,6 +40,12 @@ func TestLabRefuses(t *testing.T) {
 		{[]string{"fault", "kill", "n1", "--name", "no-such-lab"}, "no such lab"},
 		{[]string{"fault", "stop", "n1", "--all-processes"}, "kill only"},
 		{[]string{"fault", "kill"}, "accepts 2 arg"},
+		{[]string{"torture", "--layout", "2x1"}, "k+m"},
+		{[]string{"torture", "--layout", "2+1", "--nodes", "2"}, "needs 3 storage nodes"},
+		{[]string{"torture", "--nodes", "4"}, "go with --layout"},
+		{[]string{"torture", "--minutes", "0"}, "--minutes"},
+		{[]string{"calm", "--minutes", "-1"}, "--minutes"},
+		{[]string{"calm", "--loss", "100"}, "loss"},
 	} {
 		if _, err := runLab(t, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("clade lab %v: %v, want %q", c.args, err, c.want)

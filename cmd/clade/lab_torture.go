@@ -111,6 +111,9 @@ func (o *labOptions) torture(ctx context.Context, cmd *cobra.Command, t *torture
 		}
 		res, rerr := torture.Run(ctx, cfg)
 		show.finish()
+		if res == nil {
+			return rerr
+		}
 		results = append(results, res)
 		if !o.json && len(res.Events) > 0 {
 			printTorture(cmd.OutOrStdout(), res)

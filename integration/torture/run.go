@@ -74,8 +74,8 @@ func Shape(s lab.Spec) string {
 	return out
 }
 
-// Run makes a lab, lets the nemesis loose on it for cfg.Duration, checks everything, and takes the lab away. The result is there
-// also with an error; violations are in the result, an error means that the run itself could not be done.
+// Run makes a lab, lets the nemesis loose on it for cfg.Duration, checks everything, and takes the lab away. Violations are in
+// the result; an error means that the run itself could not be done, or not to its end. The result is nil if it could not begin.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r, err := newRun(cfg)
 	if err != nil {
