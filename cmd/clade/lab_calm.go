@@ -59,7 +59,7 @@ needed.`,
 	f.Float64Var(&cfg.Loss, "loss", 1, "per cent of all frames that are lost")
 	f.IntVar(&cfg.Busy, "busy", runtime.NumCPU(), "processes that burn time")
 	f.Uint64Var(&cfg.Seed, "seed", 0, "of the load (default: a new one)")
-	f.StringVar(&cfg.KeepDir, "keep", "", "where the evidence of a violation goes (default: a new directory for temporary files)")
+	f.StringVar(&cfg.KeepDir, "keep", "", "keep logs and results in this directory (default: only those of violations, in a new one for temporary files)")
 	return cmd
 }
 

@@ -65,7 +65,7 @@ witness; --minutes is for all of them.`,
 	f.IntVar(&t.sanPaths, "san-paths", 2, "SAN switches, and interfaces of each node")
 	f.Uint64Var(&t.seed, "seed", 0, "of the plan (default: a new one)")
 	f.StringVar(&t.svg, "svg", "", "write a picture of throughput and faults to this file")
-	f.StringVar(&t.keep, "keep", "", "where the evidence of a violation goes (default: a new directory for temporary files)")
+	f.StringVar(&t.keep, "keep", "", "keep logs and results in this directory (default: only those of violations, in a new one for temporary files)")
 	return cmd
 }
 

@@ -30,7 +30,7 @@ type Result struct {
 	LongestMs      int         `json:"longest_stall_ms"`
 	LongestLinuxMs int         `json:"longest_stall_linux_timing_ms"`
 	Violations     []Violation `json:"violations"`
-	Evidence       string      `json:"evidence,omitempty"` // where logs and histories of a violation are
+	Evidence       string      `json:"evidence,omitempty"` // where logs and histories are, if they were kept
 	Events         []Event     `json:"events"`
 	BinMs          int64       `json:"bin_ms"`
 	Bins           []Bin       `json:"bins"` // what was done over time

@@ -20,7 +20,7 @@ type Config struct {
 	Seed     uint64
 	Duration time.Duration // of the faults; the last one is finished, and everything checked, after it
 	Slice    time.Duration // of the history; default 12 s
-	KeepDir  string        // where the evidence of a violation goes; default: a new directory for temporary files
+	KeepDir  string        // where logs, the result and histories of violations go; default: kept only with violations, in a new directory
 	// Tell is told now and then how far the run is; nil: nobody is. It must not block.
 	Tell func(Progress)
 }
@@ -146,8 +146,8 @@ func (r *run) loaded(parent context.Context, do func(context.Context)) error {
 	end()
 	load.Wait()
 	r.finish()
-	if n := len(r.result.Violations); n > 0 {
-		return r.evidence()
+	if len(r.result.Violations) > 0 || r.cfg.KeepDir != "" {
+		return errors.Join(r.evidence(), parent.Err())
 	}
 	return parent.Err()
 }
@@ -351,7 +351,7 @@ func (r *run) finish() {
 	res.sum()
 }
 
-// evidence saves what was seen of a violation, and says where.
+// evidence saves what was seen, and says where.
 func (r *run) evidence() error {
 	dir := r.cfg.KeepDir
 	var err error
