@@ -34,7 +34,7 @@ const (
 
 // adminCommands are the commands that operators may propose. All others are said by machines that know what they say: a NodeDead
 // without proof of death, for one, would let two nodes serve a volume.
-var adminCommands = []string{"cluster_init", "node_join", "node_leave", "set_draining", "disk_add", "disk_attach", "disk_state", "disk_remove",
+var adminCommands = []string{"cluster_init", "node_join", "node_leave", "set_draining", "disk_add", "disk_attach", "disk_replace", "disk_state", "disk_remove",
 	"create", "handoff", "feature_level"}
 
 // Admin takes an operator's request; its reply comes in a later Ready, after ten seconds at the latest.

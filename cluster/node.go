@@ -196,6 +196,9 @@ func (n *Node) takeGroup() {
 			for i := range n.group.State().Nodes {
 				n.nodeTermMoved(n.group.State().Nodes[i].ID)
 			}
+			for i := range n.group.State().Disks {
+				n.diskMoved(n.group.State().Disks[i].ID)
+			}
 		}
 		n.followTerm()
 		if len(fx.Messages) == 0 && len(fx.Writes) == 0 && len(fx.Applied) == 0 && !fx.Restored && len(fx.Events) == 0 {
@@ -216,6 +219,10 @@ func (n *Node) applied(r *membership.Result) {
 	case "node_remove":
 		if r.OK() {
 			n.nodeRemoved(r.Node)
+		}
+	case "disk_attach", "disk_replace":
+		if r.OK() {
+			n.diskMoved(r.Disk)
 		}
 	case "control":
 		if r.By == n.opt.ID {

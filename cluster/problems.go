@@ -110,7 +110,7 @@ func (n *Node) problems(out *Status) {
 	}
 	for i := range out.Disks {
 		if d := &out.Disks[i]; d.State == "missing" || d.State == "failed" {
-			add(fmt.Sprintf("disk-%d", d.ID), "look at the node's log, replace the disk or bring it back", "disk %d (%s on node %s) is %s", d.ID, d.Label, d.NodeName, d.State)
+			add(fmt.Sprintf("disk-%d", d.ID), fmt.Sprintf("look at the node's log and bring it back, or put an empty disk in its place: clade disk replace %d PATH", d.ID), "disk %d (%s on node %s) is %s", d.ID, d.Label, d.NodeName, d.State)
 		}
 	}
 	out.Health = "healthy"

@@ -143,6 +143,23 @@ func (n *Node) disksReachable(id raid.NodeID, up bool) {
 	}
 }
 
+// diskMoved tells every owner that a disk has to be looked for anew: it may be another node's now.
+func (n *Node) diskMoved(d raid.DiskID) {
+	row := n.group.State().Disk(d)
+	if row == nil {
+		return
+	}
+	up := n.peers.up(row.Node)
+	if row.Node == n.opt.ID {
+		up = n.disks.open.Has(d)
+	}
+	for _, v := range n.vols {
+		if v.owner != nil && v.mv.Data.Member(d) != nil {
+			v.owner.Connected(n.now, d, up)
+		}
+	}
+}
+
 // tellAlive tells the owners which disks belong to nodes that answer: fencing waits for those only.
 func (n *Node) tellAlive() {
 	alive := n.alive()

@@ -143,6 +143,8 @@ func newBody(typ string) Body {
 		return &DiskAdd{}
 	case "disk_attach":
 		return &DiskAttach{}
+	case "disk_replace":
+		return &DiskReplace{}
 	case "disk_state":
 		return &DiskSetState{}
 	case "disk_remove":

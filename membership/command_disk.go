@@ -108,6 +108,57 @@ func (s *State) domainsHold(d raid.DiskID, n raid.NodeID) error {
 	return nil
 }
 
+// DiskReplace puts a formatted, empty disk in the place of one that is lost: it takes over its number and its shards. To every owner it
+// is the same disk, come back blank: its volumes are damaged there until they are wiped and copied whole (A.3 Shards, B: C27). The
+// lost one is refused from then on. No volume may still count on it.
+type DiskReplace struct {
+	Disk        raid.DiskID `json:"disk"`
+	Gen         uint64      `json:"gen"` // the generation it was planned at
+	Node        raid.NodeID `json:"node"`
+	UUID        UUID        `json:"uuid"`
+	CapacityMiB uint64      `json:"capacity_mib"`
+	Label       string      `json:"label"`
+}
+
+// CommandType returns the tag on the wire.
+func (*DiskReplace) CommandType() string { return "disk_replace" }
+
+func (c *DiskReplace) apply(s *State, h Header) Result {
+	d, n := s.Disk(c.Disk), s.Node(c.Node)
+	switch {
+	case d == nil:
+		return void("disk %d: %w", c.Disk, ErrNotFound)
+	case n == nil:
+		return void("node %d: %w", c.Node, ErrNotFound)
+	case n.Witness || n.Leaving:
+		return void("node %q takes no disks: %w", n.Name, ErrInvalid)
+	case d.UUID == c.UUID && d.Node == c.Node:
+		return Result{Disk: d.ID, Node: d.Node}
+	case d.AttachGen != c.Gen:
+		return void("disk %d is at attach generation %d, not %d: %w", d.ID, d.AttachGen, c.Gen, ErrTerm)
+	case c.UUID == UUID{} || s.DiskUUID(c.UUID) != nil || c.CapacityMiB > MaxDiskMiB || len(c.Label) > MaxAddrBytes || !printable(c.Label):
+		return void("disk with uuid %x, %d MiB and label %q: %w", c.UUID, c.CapacityMiB, c.Label, ErrInvalid)
+	case c.CapacityMiB < s.UsedMiB(d.ID) || c.CapacityMiB == 0:
+		return void("disk %d has shards of %d MiB, the new disk has room for %d MiB: %w", d.ID, s.UsedMiB(d.ID), c.CapacityMiB, ErrNoSpace)
+	}
+	if former := s.Node(d.Node); former != nil && former.ID != c.Node && former.Held && d.State == DiskOK {
+		return void("disk %d is node %q's, which lives; replace it there, or detach it first: %w", d.ID, former.Name, ErrInUse)
+	}
+	for _, v := range s.Volumes {
+		if m := v.Data.Member(d.ID); m != nil && m.InSync {
+			return void("volume %q counts disk %d as in sync, the new one would be empty; wait until the volume is degraded by its loss: %w", v.Name, d.ID, ErrInUse)
+		}
+	}
+	if d.Node != c.Node {
+		if err := s.domainsHold(d.ID, c.Node); err != nil {
+			return Result{Err: err}
+		}
+	}
+	d.Node, d.UUID, d.State, d.CapacityMiB, d.Label = c.Node, c.UUID, DiskOK, c.CapacityMiB, c.Label
+	d.AttachGen++
+	return Result{Disk: d.ID, Node: d.Node}
+}
+
 // DiskSetState records that a disk is in order, has failed or was detached.
 type DiskSetState struct {
 	Disk  raid.DiskID `json:"disk"`

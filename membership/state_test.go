@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -488,4 +489,40 @@ func FuzzRestore(f *testing.F) {
 			s.Apply(s.Applied+uint64(i)+1, d)
 		}
 	})
+}
+
+func TestReplacePutsANewDiskInThePlaceOfALostOne(t *testing.T) {
+	m := newCluster(t, 4, 1)
+	m.must(1, &Create{Slot: 1, Name: "v", SizeBytes: 1 << 30, Layout: raid.Layout{K: 2, M: 1, UnitBytes: 4096}, Disks: raid.NewDiskSet(1, 2, 3)})
+	was := *m.s.Disk(3)
+	c := DiskReplace{Disk: 3, Gen: 1, Node: 3, UUID: UUID{9}, CapacityMiB: was.CapacityMiB, Label: "new"}
+	refused := func(why string, want error, change func(c *DiskReplace)) {
+		t.Helper()
+		x := c
+		change(&x)
+		if r := m.apply(1, &x); !errors.Is(r.Err, want) {
+			t.Errorf("%s: %v", why, r.Err)
+		}
+	}
+	refused("a volume counts on it", ErrInUse, func(*DiskReplace) {})
+	stale := *m.s.Volume(1).Data
+	stale.Members = slices.Clone(stale.Members)
+	stale.Member(3).InSync = false
+	m.s.Volume(1).Data = &stale
+	refused("no such disk", ErrNotFound, func(c *DiskReplace) { c.Disk = 9 })
+	refused("planned at another generation", ErrTerm, func(c *DiskReplace) { c.Gen = 2 })
+	refused("too small for its shards", ErrNoSpace, func(c *DiskReplace) { c.CapacityMiB = 511 })
+	refused("another disk of the cluster", ErrInvalid, func(c *DiskReplace) { c.UUID = m.s.Disk(4).UUID })
+	refused("its node lives", ErrInUse, func(c *DiskReplace) { c.Node = 4 })
+	m.must(1, &NodeDead{Node: 3, Term: 1})
+	refused("another shard of the extent is there", ErrInUse, func(c *DiskReplace) { c.Node = 1 })
+	c.Node = 4
+	for range 2 { // it may be said twice
+		if r := m.must(1, &c); r.Disk != 3 || r.Node != 4 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if d := m.s.Disk(3); d.Node != 4 || d.AttachGen != 2 || d.UUID != c.UUID || d.Label != "new" || m.s.DiskUUID(was.UUID) != nil {
+		t.Errorf("%+v", d)
+	}
 }

@@ -328,7 +328,7 @@ func (m *diskManager) event(now int64, e diskEvent) {
 		return
 	}
 	delete(m.byID, s.id)
-	s.state, s.err, s.do = slotFailed, e.failed.Error(), "replace the disk; to try it once more, restart the node"
+	s.state, s.err, s.do = slotFailed, e.failed.Error(), fmt.Sprintf("put an empty disk in its place: clade disk replace %d PATH; to try it once more, restart the node", s.id)
 	m.r.log.Error("a disk has failed", "disk", s.id, "path", s.path, "err", e.failed)
 	m.r.node.DiskState(now, s.id, false, nil, "failed: "+e.failed.Error())
 	m.report(s, membership.DiskFailed)

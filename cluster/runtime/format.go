@@ -11,6 +11,7 @@ import (
 
 	"clade/cluster"
 	"clade/membership"
+	"clade/raid"
 	"clade/store"
 )
 
@@ -19,6 +20,7 @@ type DiskAddRequest struct {
 	Path      string `json:"path"`
 	Force     bool   `json:"force"`                // destroy what the disk holds
 	SizeBytes uint64 `json:"size_bytes,omitempty"` // make a file of that size if there is none
+	Replace   uint32 `json:"replace,omitempty"`    // take the place of this disk, which is lost
 }
 
 // DiskAddReply says what became of it.
@@ -124,7 +126,19 @@ func (r *Runtime) AddDisk(ctx context.Context, q DiskAddRequest) (DiskAddReply, 
 	if err != nil {
 		return DiskAddReply{}, err
 	}
-	reply, err := p.format(r.id, func(c *membership.DiskAdd) (cluster.AdminReply, error) { return r.proposeCommand(ctx, c) })
+	var gen uint64
+	if q.Replace != 0 {
+		if gen, err = r.replaceable(ctx, raid.DiskID(q.Replace), path); err != nil {
+			return DiskAddReply{}, errors.Join(err, p.dev.Close())
+		}
+	}
+	reply, err := p.format(r.id, func(c *membership.DiskAdd) (cluster.AdminReply, error) {
+		if q.Replace != 0 {
+			return r.proposeCommand(ctx, &membership.DiskReplace{Disk: raid.DiskID(q.Replace), Gen: gen, Node: c.Node, UUID: c.UUID,
+				CapacityMiB: c.CapacityMiB, Label: c.Label})
+		}
+		return r.proposeCommand(ctx, c)
+	})
 	if err != nil {
 		return reply, err
 	}
@@ -135,6 +149,35 @@ func (r *Runtime) AddDisk(ctx context.Context, q DiskAddRequest) (DiskAddReply, 
 		return reply, err
 	}
 	return reply, r.untilDiskSettles(ctx, path)
+}
+
+// replaceable returns the attach generation of a disk that a new one may replace here. It is asked before anything is destroyed;
+// the cluster asks again.
+func (r *Runtime) replaceable(ctx context.Context, d raid.DiskID, path string) (gen uint64, err error) {
+	ierr := r.inspect(ctx, func(r *Runtime) {
+		s := r.node.State()
+		row := s.Disk(d)
+		if row == nil {
+			err = refusal("see clade disk list", "there is no disk %d", d)
+			return
+		}
+		gen = row.AttachGen
+		if m := r.disks.byID[d]; m != nil {
+			err = refusal("to let go of it: clade disk detach", "disk %d works: it is %s", d, m.path)
+			return
+		}
+		if former := s.Node(row.Node); former != nil && former.ID != r.id.Node && former.Held && row.State == membership.DiskOK {
+			err = refusal("replace the disk there, or let go of it: clade disk detach; of a node that died just now: wait a second",
+				"disk %d is node %q's, which lives", d, former.Name)
+			return
+		}
+		for _, v := range s.Volumes {
+			if m := v.Data.Member(d); m != nil && m.InSync {
+				err = refusal("wait until clade status shows the volume degraded by its loss", "volume %q still counts disk %d as in sync, and %s would be empty", v.Name, d, path)
+			}
+		}
+	})
+	return gen, errors.Join(ierr, err)
 }
 
 // untilDiskSettles waits until a disk that was added is in use, or will not be.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -272,5 +273,52 @@ func TestOverloadDropsFramesAndNothingElse(t *testing.T) {
 	}
 	if s := l.nodes[0].status(); volumeIn(s, 1).Health != "healthy" {
 		t.Fatalf("after the load: %+v", s.Problems)
+	}
+}
+
+// TestALostDiskIsReplacedByAnEmptyOneOfAnotherNode: it takes over number and shards, is filled from the others, and the lost one is
+// refused when it comes back.
+func TestALostDiskIsReplacedByAnEmptyOneOfAnotherNode(t *testing.T) {
+	l := newLab(t, 4, 4)
+	l.withDisks(4)
+	_, err := l.nodes[0].r.proposeCommand(l.within(20*time.Second), &membership.Create{Slot: 1, Name: "v", SizeBytes: 8 << 20, Layout: layout21, Disks: raid.NewDiskSet(1, 2, 3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.nodes[0].until("the volume is healthy", func(s *Status) bool { return volumeIn(s, 1) != nil && volumeIn(s, 1).Health == "healthy" })
+	c := l.open(1)
+	data := pattern(1<<20, 7)
+	if err := c.WriteAt(l.within(20*time.Second), data, 8192); err != nil {
+		t.Fatal(err)
+	}
+	spare := l.nodes[3]
+	path := filepath.Join(t.TempDir(), "new")
+	q := DiskAddRequest{Path: path, SizeBytes: 128 << 20, Replace: 3}
+	if _, err := spare.r.AddDisk(l.within(20*time.Second), q); err == nil {
+		t.Fatal("a disk that is in sync was replaced")
+	}
+	l.nodes[2].kill()
+	l.nodes[0].until("its disk is stale", func(s *Status) bool {
+		v := volumeIn(s, 1)
+		return v != nil && v.Health == "degraded" && len(v.InSync) == 2 && s.Nodes[2].State == "down"
+	})
+	spare.until("its node's term is over", func(*Status) bool {
+		held := true
+		err := spare.r.inspect(l.within(10*time.Second), func(r *Runtime) { held = r.node.State().Node(3).Held })
+		return err == nil && !held
+	})
+	reply, err := spare.r.AddDisk(l.within(20*time.Second), q)
+	if err != nil || reply.Disk != 3 {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	l.nodes[0].until("the new disk is in sync", func(s *Status) bool { return len(volumeIn(s, 1).InSync) == 3 })
+	l.nodes[2].start()
+	l.nodes[2].until("the lost disk is refused", func(s *Status) bool {
+		return len(s.LocalDisks) == 1 && s.LocalDisks[0].State != "open" && s.LocalDisks[0].Err != ""
+	})
+	l.nodes[0].kill()
+	got := make([]byte, len(data))
+	if err := c.ReadAt(l.within(30*time.Second), got, 8192); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("read with what was rebuilt: %v, equal %t", err, bytes.Equal(got, data))
 	}
 }

@@ -19,12 +19,12 @@ func newDiskCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use:   "disk",
-		Short: "List disks, add one to this node, move or remove one",
+		Short: "List disks, add one to this node, replace, move or remove one",
 		Args:  checkedArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	t.addFlags(cmd)
-	cmd.AddCommand(diskListCommand(&t), diskAddCommand(&t), diskAttachCommand(&t), diskDetachCommand(&t), diskRemoveCommand(&t))
+	cmd.AddCommand(diskListCommand(&t), diskAddCommand(&t), diskReplaceCommand(&t), diskAttachCommand(&t), diskDetachCommand(&t), diskRemoveCommand(&t))
 	return cmd
 }
 
@@ -86,6 +86,53 @@ would destroy. With --size, a file that does not exist is made.`,
 				return err
 			}
 			return t.print(cmd, r, func(w io.Writer) { printDiskAdded(w, &r) })
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "destroy what the device holds")
+	cmd.Flags().StringVar(&size, "size", "", "make a file of this size if there is none, as in 10GiB")
+	return cmd
+}
+
+func diskReplaceCommand(t *target) *cobra.Command {
+	var force bool
+	var size string
+	cmd := &cobra.Command{
+		Use:   "replace DISK PATH",
+		Short: "Put an empty disk of this node in the place of one that is lost",
+		Long: `Put an empty disk of this node in the place of one that is lost.
+
+The new disk takes over the number and the shards of the lost one, which may have
+been another node's; they are rebuilt from the other disks at once. The lost disk
+is refused from then on, should it come back. What the new one holds is destroyed
+only with --force.`,
+		Example: "  clade disk replace 3 /dev/sdc",
+		Args:    exactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := t.status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			d, err := findDisk(s, args[0])
+			if err != nil {
+				return err
+			}
+			path, err := filepath.Abs(args[1])
+			if err != nil {
+				return failure(exitUsage, "", "%w", err)
+			}
+			bytes, err := parseSize(cmd, size)
+			if err != nil {
+				return err
+			}
+			var r runtime.DiskAddReply
+			q := runtime.DiskAddRequest{Path: path, Force: force, SizeBytes: bytes, Replace: uint32(d.ID)}
+			if err := t.call(cmd.Context(), http.MethodPost, runtime.PathDisk, q, &r); err != nil {
+				return err
+			}
+			return t.print(cmd, r, func(w io.Writer) {
+				printDiskAdded(w, &r)
+				fmt.Fprintln(w, "its shards are being rebuilt; follow it with: clade status --watch")
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "destroy what the device holds")
