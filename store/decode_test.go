@@ -157,6 +157,7 @@ func FuzzGroup(f *testing.F) {
 // Decoding an image neither panics nor takes more than its length allows; what it gives is encoded as it was.
 func FuzzImage(f *testing.F) {
 	v := newVolume(3)
+	v.extra = 99
 	v.fence, v.start, v.durable, v.shards = 2, 2, 5, []shard{{raid.ShardRef{Extent: 1, Gen: 2, Regions: 3}, 4}}
 	v.push(&record{Record: &raid.Record{Epoch: 2, Seq: 6, BID: 7, Blocks: make([]raid.Block, 3)}, lsn: 4, dead: []bool{false, true, false}})
 	f.Add(encodeImage(&imageState{lsn: 9, vols: []*volume{v}}))

@@ -6,7 +6,7 @@
 // SyncJob, the only thing that another goroutine may run; EndSync releases the answers that had to be durable. Background
 // applies, checkpoints and trims in bounded pieces. Given the same device contents and calls it does the same things.
 //
-// # Format, version 1 (all integers little-endian, all checksums CRC32C)
+// # Format, version 2 (all integers little-endian, all checksums CRC32C)
 //
 //	   0  superblock A   4 KiB
 //	4096  superblock B   4 KiB    written alternately; the valid one with the larger seq counts, if its image is valid

@@ -18,6 +18,7 @@ const (
 	entryWipe                        // all shards anew
 	entryShards                      // shards made
 	entryRemove                      // shards deleted; none named: the whole volume
+	entryQuota                       // extra := seq, in bytes
 )
 
 // entry is one change of a volume's durable state.
@@ -25,7 +26,7 @@ type entry struct {
 	kind    entryKind
 	vol     raid.VolumeID
 	epoch   raid.Epoch
-	seq     raid.Seq // Start, Commit: commit point; Fill: S
+	seq     raid.Seq // Start, Commit: commit point; Fill: S; Quota: bytes
 	r       raid.Seq // Fill
 	damaged bool
 	wiping  bool // Fence
@@ -207,7 +208,7 @@ func (w *buf) entry(e *entry) {
 			w.u64(uint64(h.To))
 			w.u64(uint64(h.End))
 		}
-	case entryCommit:
+	case entryCommit, entryQuota:
 		w.u64(uint64(e.seq))
 	case entryFill:
 		w.u64(uint64(e.seq))
@@ -235,7 +236,7 @@ func (r *view) entry(sums *[]uint32) entry {
 		for range r.count(24) {
 			e.hist = append(e.hist, raid.HistRange{From: raid.Epoch(r.u64()), To: raid.Epoch(r.u64()), End: raid.Seq(r.u64())})
 		}
-	case entryCommit:
+	case entryCommit, entryQuota:
 		e.seq = raid.Seq(r.u64())
 	case entryFill:
 		e.seq, e.r, e.extent, e.gen, e.region, e.last = raid.Seq(r.u64()), raid.Seq(r.u64()), r.u32(), r.u64(), r.u32(), r.flag()

@@ -166,6 +166,8 @@ func (d *Disk) redo(e *entry, lsn uint64) error {
 		v.redoStart(e)
 	case entryCommit:
 		v.raiseCommit(e.seq)
+	case entryQuota:
+		v.extra = uint64(e.seq)
 	case entryFill:
 		v.kill(e.blocks, e.seq)
 		if e.last {
@@ -244,6 +246,7 @@ func encodeImage(s *imageState) []byte {
 		for _, x := range []uint64{uint64(v.fence), uint64(v.start), uint64(v.logged), uint64(v.applied), uint64(v.base)} {
 			w.u64(x)
 		}
+		w.u64(v.extra)
 		w.flag(v.damaged)
 		w.flag(v.wiping)
 		w.b = append(w.b, v.bootStart[:]...)
@@ -276,10 +279,11 @@ func decodeImage(b []byte) (*imageState, error) {
 		return nil, errImage
 	}
 	s := &imageState{lsn: r.u64()}
-	for range r.count(71) {
+	for range r.count(79) {
 		v := newVolume(raid.VolumeID(r.u64()))
 		v.fence, v.start, v.durable = raid.Epoch(r.u64()), raid.Epoch(r.u64()), raid.Seq(r.u64())
-		v.applied, v.base, v.damaged, v.wiping = raid.Seq(r.u64()), raid.Seq(r.u64()), r.flag(), r.flag()
+		v.applied, v.base, v.extra = raid.Seq(r.u64()), raid.Seq(r.u64()), r.u64()
+		v.damaged, v.wiping = r.flag(), r.flag()
 		v.commit, v.logged = v.durable, v.durable
 		copy(v.bootStart[:], r.take(16))
 		v.shards = r.shards()

@@ -38,24 +38,56 @@ func (j *journal) pinnedBytesMax() int64 {
 }
 
 const (
-	quotaVolumesMin = 4   // a disk's first volumes have equal quotas
-	quotaVolumesMax = 256 // DESIGN section 6
-	quotaDivisor    = 6   // see quota
+	baseVolumesMin = 4   // a disk's first volumes have equal base quotas
+	baseVolumesMax = 256 // DESIGN section 6
+	baseDivisor    = 18  // see baseQuota
 )
 
-// quota is how many bytes of records above the durable commit point a volume may have here, as told to its owner while the disk has
-// this many volumes. What was told is never taken back: the owner may have used it up, and the disk may have been opened again since.
+// A quota is how many bytes of records above the durable commit point a volume may have here. It is told to the owner with Started and
+// is a base, which every volume gets, and an extra, by which a disk with few volumes gives them most of its room. What both are in sum
+// over all volumes that are here is less than pinnedBytesMax, in whatever order volumes came, were started again, and went:
 //
-// The sum of all that was told stays below pinnedBytesMax, in whatever order volumes came and went: of those that are still here at
-// most n were told when there were at most n. So the n-th largest quota is at most quota(n), and the sum is at most the sum of
-// quota(n) over all n: 1 + (H(256) - H(4)) + 1/2 = 5.5 sixths of pinnedBytesMax, H the harmonic numbers.
-func (j *journal) quota(volumes int) uint64 {
-	n := int64(max(volumes, quotaVolumesMin))
-	q := j.pinnedBytesMax() / quotaDivisor / n
-	if n > quotaVolumesMax {
-		q = q * quotaVolumesMax / n * quotaVolumesMax / n
+// Extras are state of the volume, in the journal before they are told, in the checkpoint since. A Start gives what the other volumes'
+// extras leave of extraBytesMax, so their sum is never more. One that was told may have been used up at once, so it falls only where
+// nothing can be left of what was sent on its credit: in the Start of a later epoch, when records of former ones are refused, and every
+// record that the disk still has is at or below the commit point that this Start makes durable; and with the volume.
+//
+// Bases need no memory. See baseQuota.
+
+// baseQuota is the part of a quota that is told while the disk has so many volumes.
+//
+// Of those that are still here at most n were told it when there were at most n: when the last of these was told, the others were here,
+// too. So the n-th largest is at most baseQuota(n), whatever was told again since, and the sum is at most the sum of baseQuota(n) over
+// all n: 1 + (H(256) - H(4)) + 1/2 = 5.5 of 18 parts of pinnedBytesMax, H the harmonic numbers.
+func (j *journal) baseQuota(volumes int) uint64 {
+	n := int64(max(volumes, baseVolumesMin))
+	q := j.pinnedBytesMax() / baseDivisor / n
+	if n > baseVolumesMax {
+		q = q * baseVolumesMax / n * baseVolumesMax / n
 	}
 	return uint64(max(q, 1)) // 0 would be none: no owner has more than one record above a quota that is too small for it
+}
+
+// extraBytesMax bounds all volumes' extras. With the bases that is 15/16 of pinnedBytesMax; owners count a little less than records take.
+func (j *journal) extraBytesMax() uint64 { return uint64(j.pinnedBytesMax() * 5 / 8) }
+
+// grant sets the extra of a volume that is started: its fair share, but at most half of what is left, so that there is something for
+// those to come. anew says that the epoch is new; in the same one it only grows.
+func (d *Disk) grant(v *volume, anew bool) {
+	left := d.jrn.extraBytesMax()
+	for _, other := range d.vols {
+		if other != v {
+			left -= min(left, other.extra)
+		}
+	}
+	extra := min(d.jrn.extraBytesMax()/uint64(len(d.vols)), left/2)
+	if n := len(v.log); !anew || n > 0 && v.log[n-1].Seq > v.logged { // history is silent about such a record: it stays
+		extra = max(extra, v.extra)
+	}
+	if extra != v.extra {
+		v.extra = extra
+		d.log(entry{kind: entryQuota, vol: v.id, seq: raid.Seq(extra)})
+	}
 }
 
 // metaBytes is an upper bound of what a request takes in its group's meta part.

@@ -141,23 +141,26 @@ func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 		e := entry{kind: entryStart, vol: v.id, epoch: r.Epoch, seq: r.End, damaged: damaged, forced: r.Forced, boot: d.cfg.BootID, hist: r.Hist}
 		v.redoStart(&e)
 		d.log(e)
+		d.grant(v, true)
 	case r.Epoch == v.start && r.Stream > v.stream:
 		if v.endseq() < r.Acked && !damaged { // what it has acknowledged is gone (B: C26)
 			e := entry{kind: entryFence, vol: v.id, epoch: r.Epoch, damaged: true}
 			v.redoFence(&e)
 			d.log(e)
 		}
+		d.grant(v, false)
 	default:
 		return out
 	}
 	d.cancelFresh(v.id, true)
 	v.stream, v.owner, v.acked, v.told = r.Stream, r.From, 0, 0
+	quota := d.jrn.baseQuota(len(d.vols)) + v.extra
 	d.hold(&out, func(d *Disk) []raid.DiskReply {
 		if v.stream != r.Stream {
 			return nil
 		}
 		rep := d.reply(r, raid.RepStarted)
-		rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = v.durableEnd(), v.damaged, v.durable, d.jrn.quota(len(d.vols))
+		rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = v.durableEnd(), v.damaged, v.durable, quota
 		v.acked, v.told = rep.EndSeq, rep.Commit
 		return []raid.DiskReply{rep}
 	})

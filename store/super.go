@@ -13,7 +13,7 @@ import (
 const (
 	pageBytes     = 4096
 	superMagic    = "CLADEDSK"
-	formatVersion = 1
+	formatVersion = 2
 	imageOffset   = 2 * pageBytes
 )
 

@@ -48,6 +48,7 @@ type volume struct {
 	base      raid.Seq
 	based     raid.Seq // base as far as it is durable
 	shards    []shard  // sorted by extent, generation
+	extra     uint64   // bytes of its quota beyond the base (room.go)
 
 	log      []*record // not applied, ascending seq
 	overlay  map[blockID][]image
