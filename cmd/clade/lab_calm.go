@@ -25,8 +25,8 @@ func (o *labOptions) calmCommand() *cobra.Command {
 		Short: "Saturate the processors, lose frames, and see that no volume moves",
 		Long: `Saturate the processors, lose frames, and see that no volume moves.
 
-Nothing fails in this run: a process for each processor burns time, every cable of
-every node loses some of its frames in each direction on both networks, and
+Nothing fails in this run: a process for each processor burns time, some of all
+frames are lost, in each direction and on both networks, and
 initiators load the volumes as in 'clade lab torture'. At the default settings no
 volume may change its owner over that. It prints the changes of owners, how much was
 left of each lease at its worst renewal, and the longest stall. Exit code 1 if an

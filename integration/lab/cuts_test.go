@@ -80,7 +80,7 @@ func TestMuteOnTheSAN(t *testing.T) {
 	v.stop()
 }
 
-// TestLostFrames: every cable loses one frame of 25 in each direction. Initiators ask again, and are answered; when no frame
+// TestLostFrames: one frame of 25 is lost in each direction. Initiators ask again, and are answered; when no frame
 // is lost any more, all is well.
 func TestLostFrames(t *testing.T) {
 	l := newLab(t, Spec{Nodes: 3})

@@ -100,15 +100,19 @@ func dropSome(s *space, link netlink.Link, in, out uint64) error {
 // muteCable lets the switch drop, silently, everything that comes from the node: it hears, and cannot be heard.
 func muteCable(s *space, link netlink.Link) error { return dropSome(s, link, lossMax, 0) }
 
-// Lose lets every cable of every node, on both networks, lose a share (0 to 1) of the frames in each direction from now on,
-// until FaultHeal. On the cluster network the kernel may hand over several frames of TCP as one, which is then lost as one.
+// Lose lets a share (0 to 1) of all frames be lost from now on, until FaultHeal: of those between a node and an initiator, in each
+// direction, and of those from one node to another on the cluster network. On that one the kernel may hand over several frames of
+// TCP as one, which is then lost as one.
 func (l *Lab) Lose(share float64) error {
 	if share < 0 || share > 1 {
 		return fmt.Errorf("lab: lose %v of all frames: choose 0 to 1", share)
 	}
 	lost := uint64(share * lossMax)
+	san := func(s *space, link netlink.Link) error { return dropSome(s, link, lost, lost) }
+	// A frame of the cluster network passes the cables of two nodes: it is lost on the first or not at all.
+	cluster := func(s *space, link netlink.Link) error { return dropSome(s, link, lost, 0) }
 	for i := range l.Nodes {
-		if err := l.eachCable(i, true, true, func(s *space, link netlink.Link) error { return dropSome(s, link, lost, lost) }); err != nil {
+		if err := errors.Join(l.eachCable(i, true, false, san), l.eachCable(i, false, true, cluster)); err != nil {
 			return err
 		}
 	}

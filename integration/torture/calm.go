@@ -15,7 +15,7 @@ import (
 // CalmConfig describes a run in which nothing fails, but everything is slow: no volume may change its owner for that.
 type CalmConfig struct {
 	Config
-	Loss float64 // the share of frames that each cable loses in each direction, on both networks
+	Loss float64 // the share of frames that are lost, in each direction and on both networks
 	Busy int     // processes that only burn time
 }
 
