@@ -73,7 +73,7 @@ func (s *site) write(path string) {
 	must(s.t, err)
 	h, err := s.lab.OpenHost()
 	must(s.t, err)
-	defer h.Close() //nolint:errcheck // everything is acknowledged
+	defer h.Close()
 	c, err := h.NewClient(initiator.Config{MAC: initiator.NewMAC(), Shelf: s.lab.Spec.Shelf, Slot: 1})
 	must(s.t, err)
 	const chunk = 1 << 20
