@@ -171,3 +171,25 @@ func FuzzImage(f *testing.F) {
 		}
 	})
 }
+
+// What stateFits counts is what encodeImage writes.
+func TestImageBytes(t *testing.T) {
+	v := newVolume(3)
+	n := imageHeaderBytes
+	for i, add := range []struct {
+		bytes int
+		do    func()
+	}{
+		{volumeStateBytes, func() {}},
+		{2 * shardStateBytes, func() { v.shards = make([]shard, 2) }},
+		{recordStateBytes, func() {
+			v.push(&record{Record: &raid.Record{Seq: 6, Blocks: make([]raid.Block, 1)}, dead: []bool{true}})
+		}},
+	} {
+		add.do()
+		n += add.bytes
+		if got := len(encodeImage(&imageState{vols: []*volume{v}})); got != n {
+			t.Errorf("step %d: %d bytes, counted %d", i, got, n)
+		}
+	}
+}

@@ -1,5 +1,15 @@
 package store
 
+// StateRoom returns how many volumes without shards, or shards of 256 volumes, a checkpoint of a disk has room for.
+func StateRoom(dev Device) (volumes, shards uint64, err error) {
+	all, err := readSupers(dev)
+	if err != nil {
+		return 0, 0, err
+	}
+	n := all[0].imageBytes - all[0].journalBytes/pageBytes*recordStateBytes - imageHeaderBytes
+	return n / volumeStateBytes, (n - 256*volumeStateBytes) / shardStateBytes, nil
+}
+
 // JournalHead returns where the next group begins.
 func (d *Disk) JournalHead() int64 { return d.jrn.head.off }
 

@@ -233,6 +233,8 @@ type imageState struct {
 	alive []aliveRecord
 }
 
+const imageHeaderBytes = 16
+
 func encodeImage(s *imageState) []byte {
 	if s == nil {
 		s = &imageState{}

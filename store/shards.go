@@ -43,6 +43,8 @@ func (d *Disk) doShards(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskRe
 			job.asked = append(job.asked, r)
 			return out
 		}
+	case v == nil && !d.stateFits(1, 0):
+		err = d.errState(r.Vol)
 	case v == nil || !v.damaged:
 		v = d.addVolume(r.Vol) // so that Fence finds it, and says that it lacks shards
 		e := entry{kind: entryFence, vol: r.Vol, damaged: true}
@@ -109,8 +111,18 @@ func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
 // allot finds room for shards.
 func (d *Disk) allot(id raid.VolumeID, refs []raid.ShardRef) (entry, error) {
 	e := entry{kind: entryShards, vol: id}
+	volumes := 0
+	if d.volume(id) == nil {
+		volumes = 1
+	}
+	if !d.stateFits(volumes, len(refs)) {
+		return e, d.errState(id)
+	}
 	free := d.freeRuns()
 	for _, ref := range refs {
+		if ref.Regions == 0 {
+			return e, fmt.Errorf("disk %d: volume %d extent %d has a shard of nothing", d.super.Disk, id, ref.Extent)
+		}
 		i := slices.IndexFunc(free, func(f run) bool { return f.n >= uint64(ref.Regions) })
 		if i < 0 {
 			return e, fmt.Errorf("disk %d has no room for %d MiB of volume %d extent %d", d.super.Disk, ref.Regions, id, ref.Extent)
@@ -120,6 +132,34 @@ func (d *Disk) allot(id raid.VolumeID, refs []raid.ShardRef) (entry, error) {
 		free[i].n -= uint64(ref.Regions)
 	}
 	return e, nil
+}
+
+// What a volume, a shard, and a record of one block take in a checkpoint's image (encodeImage); each further block takes less.
+const (
+	volumeStateBytes = 82
+	shardStateBytes  = 24
+	recordStateBytes = 40
+)
+
+// stateFits reports whether a checkpoint can hold so many volumes and shards more, and every record that the journal can hold: these have
+// at least one block each. Format gives an image more than that.
+func (d *Disk) stateFits(volumes, shards int) bool {
+	volumes += len(d.vols)
+	for _, v := range d.vols {
+		shards += len(v.shards)
+	}
+	for _, job := range d.fresh {
+		if !job.wipe {
+			volumes, shards = volumes+1, shards+len(job.shards)
+		}
+	}
+	n := uint64(imageHeaderBytes) + uint64(volumes)*volumeStateBytes + uint64(shards)*shardStateBytes
+	return n+d.super.journalBytes/pageBytes*recordStateBytes <= d.super.imageBytes
+}
+
+func (d *Disk) errState(id raid.VolumeID) error {
+	return fmt.Errorf("disk %d has no room for volume %d: a checkpoint of its %d volumes and all their shards would be larger than %d bytes",
+		d.super.Disk, id, len(d.vols), d.super.imageBytes)
 }
 
 // makeMissing finds room for those shards that a volume which is being wiped lacks; the Wipe makes their pages with all others. Until

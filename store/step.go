@@ -173,6 +173,9 @@ func (d *Disk) doPrepare(out []raid.DiskReply, v *volume, r *raid.DiskRequest) [
 	if rec == nil || rec.Epoch != r.Epoch || rec.Seq == 0 {
 		return d.refuse(out, r, "volume %d: prepare of another epoch", v.id)
 	}
+	if len(rec.Blocks) == 0 {
+		return d.refuse(out, r, "volume %d seq %d: a record without blocks", v.id, rec.Seq)
+	}
 	known := v.find(rec.Epoch, rec.Seq, rec.BID) != nil || rec.Seq <= max(v.applied, v.base)
 	switch {
 	case rec.Prev == v.endseq() && rec.Seq > v.endseq():
