@@ -58,6 +58,8 @@ func testConcurrent(t *testing.T, seg *Segment) {
 	const count = 3000
 	stop := make(chan struct{})
 	var others sync.WaitGroup
+	defer others.Wait() // also when the test fails: they must not speak after its end
+	defer close(stop)
 	background := func(do func(i int)) {
 		others.Add(1)
 		go func() {
@@ -88,12 +90,16 @@ func testConcurrent(t *testing.T, seg *Segment) {
 	}
 	const window = 64 // unanswered frames: no queue overruns
 	credits := make(chan struct{}, window)
-	go func() {
+	others.Go(func() {
 		for i := range count {
-			credits <- struct{}{}
-			p.send(0, p.frame(0, uint32(i), 60+i%1000))
+			select {
+			case credits <- struct{}{}:
+				p.send(0, p.frame(0, uint32(i), 60+i%1000))
+			case <-stop:
+				return
+			}
 		}
-	}()
+	})
 	next := uint32(0)
 	p.receiveUntil(1, func(r received) bool {
 		if number(r.data) != next {
@@ -103,8 +109,6 @@ func testConcurrent(t *testing.T, seg *Segment) {
 		<-credits
 		return next == count
 	})
-	close(stop)
-	others.Wait()
 }
 
 func testAllocations(t *testing.T, seg *Segment) {
