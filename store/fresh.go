@@ -84,11 +84,16 @@ func (d *Disk) freshOn() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if done {
-		d.fresh = d.fresh[1:]
-		job.finish(d)
+	if !done {
+		return true, nil
 	}
-	return len(d.fresh) > 0 || done, nil
+	n := int64(256 + shardStateBytes*len(job.shards))
+	if ok, err := d.admitBytes(n, n, 0); err != nil || !ok {
+		return false, err // it is finished when there is room
+	}
+	d.fresh = d.fresh[1:]
+	job.finish(d)
+	return true, d.failed
 }
 
 // freshFor returns the job that makes or wipes a volume's shards, or nil.

@@ -108,20 +108,41 @@ func journalBytes(r *raid.DiskRequest) int64 {
 	return n
 }
 
+// logs returns upper bounds of what a request may add to the journal in all, and to a group's meta part.
+func (d *Disk) logs(r *raid.DiskRequest) (n, meta int64) {
+	n, meta = journalBytes(r), metaBytes(r)
+	if v := d.volume(r.Vol); v != nil && r.Kind == raid.ReqShards { // it may delete all of them
+		more := shardStateBytes * int64(len(v.shards))
+		n, meta = n+more, meta+more
+	}
+	return n, meta
+}
+
+// small reports whether a request may use the reserve: the next one makes room again.
+func (d *Disk) small(r *raid.DiskRequest) bool {
+	n, _ := d.logs(r)
+	return n <= d.jrn.reserve()/4
+}
+
 // admit makes room for a request before it is executed, and reports whether there is any. It may sync: that happens only under
 // a load that the journal is too small for.
 func (d *Disk) admit(r *raid.DiskRequest) (bool, error) {
 	if r.Kind == raid.ReqRead || r.Kind == raid.ReqRegions || r.Kind == raid.ReqVerify {
 		return true, nil
 	}
-	n, reserve := journalBytes(r), int64(0)
+	n, meta := d.logs(r)
+	reserve := int64(0)
 	if r.Rec != nil || len(r.Blocks) > 0 {
 		reserve = d.jrn.reserve()
 	}
-	meta := metaBytes(r)
 	if meta > metaBytesMax/2 {
 		return false, nil // no group could be read again that has such requests; no owner sends them
 	}
+	return d.admitBytes(n, meta, reserve)
+}
+
+// admitBytes makes room for entries of n bytes, of which meta are not blocks, and reports whether there is any.
+func (d *Disk) admitBytes(n, meta, reserve int64) (bool, error) {
 	if len(d.building.entries) > 0 && (d.building.bytes()+n > d.jrn.groupBytesMax() || int64(d.building.meta)+meta > metaBytesMax/2) {
 		if err := d.flush(); err != nil {
 			return false, err

@@ -95,7 +95,8 @@ func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
 			d.addShards(&e)
 			d.log(e)
 			for _, r := range job.asked {
-				d.ready = d.doShards(d.ready, r)
+				out := d.step(nil, r) // may add to ready itself
+				d.ready = append(d.ready, out...)
 			}
 		}
 		d.fresh = append(d.fresh, job)

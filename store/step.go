@@ -14,25 +14,28 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	}
 	var out []raid.DiskReply
 	for _, r := range reqs {
-		if d.failed != nil {
-			out = append(out, d.nack(r, raid.NackGone, d.failed.Error()))
-			continue
-		}
-		ok, err := d.admit(r)
-		switch {
-		case err != nil:
-			out = append(out, d.nack(r, raid.NackGone, d.fail(err).Error()))
-		case metaBytes(r) > metaBytesMax/2:
-			out = d.refuse(out, r, "volume %d: request %d is too large for the journal", r.Vol, r.Kind)
-		case !ok && (r.Kind == raid.ReqPrepare || r.Kind == raid.ReqFill):
-			out = d.refuse(out, r, "volume %d: the journal is full", r.Vol)
-		default:
-			out = d.request(out, r)
-		}
+		out = d.step(out, r)
 	}
 	out = append(out, d.ready...)
 	d.ready = nil
 	return out
+}
+
+// step executes one request if there is room for what it logs.
+func (d *Disk) step(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskReply {
+	if d.failed != nil {
+		return append(out, d.nack(r, raid.NackGone, d.failed.Error()))
+	}
+	ok, err := d.admit(r)
+	switch {
+	case err != nil:
+		return append(out, d.nack(r, raid.NackGone, d.fail(err).Error()))
+	case metaBytes(r) > metaBytesMax/2:
+		return d.refuse(out, r, "volume %d: request %d is too large for the journal", r.Vol, r.Kind)
+	case !ok && (r.Kind == raid.ReqPrepare || r.Kind == raid.ReqFill || !d.small(r)):
+		return d.refuse(out, r, "volume %d: the journal is full", r.Vol)
+	}
+	return d.request(out, r)
 }
 
 func (d *Disk) reply(r *raid.DiskRequest, kind raid.ReplyKind) raid.DiskReply {
