@@ -26,6 +26,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 		return true, nil
 	}
 	idle := nowNs-d.lastNs >= idleNs
+	reading := d.regionsOn(idle)
 	full := d.jrn.used() > d.jrn.size/4
 	if idle || full || d.applicable() > min(lazyBytes, d.jrn.size/8) {
 		n, err := d.apply(d.piece(idle))
@@ -45,7 +46,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 		}
 	}
 	d.seal(quiet && nowNs-d.lastNs >= sealNs)
-	return false, nil
+	return reading, nil
 }
 
 // seal asks for an empty group behind the last one of a disk that is idle. As at most one group is unsynced (S1), it says that the one

@@ -13,7 +13,7 @@ type Config struct {
 	Node       raid.NodeID
 	BootID     raid.BootID // of the running kernel
 	CacheBytes int         // checksum pages; default 16 MiB
-	AtOnce     int         // regions whose pages a Step may make anew by itself; default 1024
+	AtOnce     int         // regions whose pages a Step may make anew, or read, by itself; default 1024
 	AttachGen  uint64      // 0, or the generation that the cluster knows: a disk with an older one is a copy (B: M7)
 }
 
@@ -26,7 +26,9 @@ type Disk struct {
 	pages *pageCache
 	vols  []*volume // sorted by id
 
-	fresh []*freshJob // oldest first
+	fresh   []*freshJob   // oldest first
+	asked   []*regionsJob // oldest first
+	mayRead int           // regions of which this Step may still read the pages
 
 	building     *group
 	inflight     *group

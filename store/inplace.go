@@ -135,47 +135,6 @@ func (d *Disk) distrust(p *page) {
 	}
 }
 
-// regionsPerRun is how many regions' pages are read or written at once.
-const regionsPerRun = 128
-
-// pagesFrom returns both copies of the pages of up to regionsPerRun regions of a shard, from region on, nil if they cannot be read
-// at once.
-func (d *Disk) pagesFrom(sh *shard, region uint32) []byte {
-	b := make([]byte, 2*pageBytes*int(min(regionsPerRun, sh.Regions-region)))
-	if readFull(d.dev, b, d.super.pageOffset(sh.slot+uint64(region), 0)) != nil {
-		return nil
-	}
-	return b
-}
-
-// regionSeqs fills out with the last change in place of each region of a shard. A region whose page is damaged may have changed
-// at any time: s is the safe bound (B: C16). What is not cached is read in long runs and not cached: there may be very many.
-func (d *Disk) regionSeqs(v *volume, sh *shard, s raid.Seq, out []raid.Seq) {
-	var b []byte
-	first, read := uint32(0), false
-	for i := range sh.Regions {
-		if i%regionsPerRun == 0 {
-			first, read = i, false
-		}
-		slot, id := sh.slot+uint64(i), pageID{v.id, sh.Extent, sh.Gen, i}
-		p := d.pages.pages[slot]
-		if p == nil || p.id != id {
-			if !read {
-				b, read = d.pagesFrom(sh, first), true
-			}
-			if b != nil {
-				p = decodePages(b[2*pageBytes*int(i-first):], slot, id, 0)
-			} else {
-				p = readPage(d.dev, d.super, slot, id, false)
-			}
-		}
-		out[i] = p.rseq
-		if p.bad {
-			out[i] = s
-		}
-	}
-}
-
 // fillOverlay lets reads find a Fill's block until it is in place.
 func (d *Disk) fillOverlay(v *volume, e *entry, i int) {
 	id := idOf(&e.blocks[i])

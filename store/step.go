@@ -12,6 +12,7 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	if len(reqs) > 0 {
 		d.lastNs = nowNs
 	}
+	d.mayRead = d.cfg.AtOnce
 	var out []raid.DiskReply
 	for _, r := range reqs {
 		out = d.step(out, r)
@@ -285,26 +286,6 @@ func (d *Disk) fillGuard(v *volume, r *raid.DiskRequest) string {
 		return fmt.Sprintf("the region has changed at %d", p.rseq)
 	}
 	return ""
-}
-
-// doRegions answers when each region of a shard changed last.
-func (d *Disk) doRegions(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
-	s := v.shard(r.Extent, r.Gen)
-	if s == nil || v.endseq() < r.Touch {
-		return d.refuse(out, r, "volume %d: no such shard, or behind", v.id)
-	}
-	rep := d.reply(r, raid.RepRegions)
-	rep.Extent, rep.Regions = r.Extent, make([]raid.Seq, s.Regions)
-	d.regionSeqs(v, s, r.S, rep.Regions)
-	for _, rec := range v.log {
-		for k := range rec.Blocks {
-			if b := &rec.Blocks[k]; rec.Seq <= r.S && b.Extent == r.Extent && b.Gen == r.Gen {
-				i := b.No / raid.BlocksPerRegion
-				rep.Regions[i] = max(rep.Regions[i], rec.Seq)
-			}
-		}
-	}
-	return append(out, rep)
 }
 
 // doRead returns blocks as of s; a block that cannot be trusted is nil.

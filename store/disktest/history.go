@@ -176,8 +176,16 @@ func (h *History) settle() error {
 			if len(h.waits) == 0 {
 				return nil
 			}
-			if more, err := h.disk.Background(h.now); err != nil || !more && !h.disk.SyncWanted() {
-				return err // what is not answered now never is: its stream has ended
+			waits := len(h.waits)
+			more, err := h.disk.Background(h.now)
+			if err != nil {
+				return err
+			}
+			if err := h.take(h.disk.Step(h.now, nil)); err != nil {
+				return err
+			}
+			if !more && !h.disk.SyncWanted() && len(h.waits) == waits {
+				return nil // what is not answered now never is: its stream has ended
 			}
 		}
 		if err := h.sync(); err != nil {
