@@ -69,8 +69,8 @@
 //
 // The journal's very last group, if it does not fit its checksum, is taken for one that a power cut has torn before anybody was
 // answered. It may have been durable, and have rotted since: then what it acknowledged is lost without a word. A later group tells
-// the two apart, and so does a checkpoint: on an idle disk S11 sees to it after half a second. What is left is rot of what was written in
-// the last moments before a power cut or a kill; against that stand the other disks' reports (B: C15). Where the next group would
-// begin, a page that cannot be read may be that group: the disk calls itself damaged. The same page anywhere else in the free part of
-// the journal costs nothing.
+// the two apart, and so does a checkpoint: on an idle disk S11 sees to it after half a second, or as much later as Background is
+// called; a node looks at an idle disk each 50 ms. What is left is rot of what was written in the last moments before a power cut or a
+// kill; against that stand the other disks' reports (B: C15). Where the next group would begin, a page that cannot be read may be that
+// group: the disk calls itself damaged. The same page anywhere else in the free part of the journal costs nothing.
 package store

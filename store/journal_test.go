@@ -82,6 +82,24 @@ func TestLastGroupRots(t *testing.T) {
 	}
 }
 
+// An idle disk seals half a second after the last request, and not before: whoever writes while it does waits for its sync, too.
+func TestSealAfterHalfASecond(t *testing.T) {
+	u := newUser(t, disktest.New(64<<20, 1), 8<<20)
+	u.make(7)
+	u.prepare(7, 0, 0, rec(1, 1, 0, 5))
+	for _, c := range []struct {
+		ns    int64
+		seals bool
+	}{{0, false}, {50e6, false}, {499e6, false}, {500e6, true}} {
+		if _, err := u.d.Background(c.ns); err != nil {
+			t.Fatal(err)
+		}
+		if u.d.SyncWanted() != c.seals {
+			t.Fatalf("after %d ms: sealing is %v", c.ns/1e6, !c.seals)
+		}
+	}
+}
+
 // An idle disk writes nothing more once the last group is vouched for.
 func TestIdleIsQuiet(t *testing.T) {
 	dev := disktest.New(64<<20, 1)
