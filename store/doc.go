@@ -65,6 +65,14 @@
 //	S10 Every group after a checkpoint is of the life that wrote it; a life begins with a checkpoint before it appends anything.
 //	S11 An idle disk appends a group without entries, which says that the group before it was durable.
 //
+// # What takes long
+//
+// Long work goes in pieces: making or reading the pages of shards 4 MiB at a time, 8 MiB within a Step, applying 1024 blocks at a time,
+// checkpoints under load between groups. What is left is a journal that is full of records that nobody commits: in one call they are
+// copied forward, a 32nd of the journal at a time, each with its sync, when the oldest lies further back than a quarter of it. That is at
+// most what quotas allow, 5/16 of the journal: 11 syncs, and 320 MiB for a journal of 1 GiB, at most once for each quarter of a journal
+// that other volumes write.
+//
 // # What cannot be told
 //
 // The journal's very last group, if it does not fit its checksum, is taken for one that a power cut has torn before anybody was
