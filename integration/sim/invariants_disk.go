@@ -20,6 +20,8 @@ type shadow struct {
 	verified  raid.Seq     // everything committed up to here that is its own was found
 	seen      bool
 	liedTop   raid.Seq // it lied about having this
+	rolled    bool     // its contents have gone back in time: until it is wiped nothing says what it holds
+	unknown   raid.Seq // applied before all that was known of it was forgotten
 }
 
 type heldRecord struct {
@@ -77,6 +79,9 @@ func (c *invariants) opened(d *driver) {
 		if v.Damaged {
 			s.forget()
 		}
+		if s.rolled {
+			s.unknown = v.Applied
+		}
 		c.look(d, s, v)
 	}
 	c.confessed(d)
@@ -89,7 +94,7 @@ func (c *invariants) noticed(s *shadow) {
 
 // afterDisk looks at all volumes of a disk that has done some work.
 func (c *invariants) afterDisk(d *driver) {
-	if d.disk.Failed() != nil {
+	if d.disk.Failed() != nil || d.failed { // what a process still does with a disk that it has opened anew since counts for nothing
 		return
 	}
 	c.views = d.disk.Inspect(c.views[:0])

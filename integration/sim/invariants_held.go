@@ -83,10 +83,10 @@ func (c *invariants) committedTo(v *membership.Volume, e raid.Epoch, commit raid
 func (c *invariants) holds(d raid.DiskID, v *membership.Volume, n raid.Seq, which string) {
 	dr := c.w.driverOf(d)
 	s := c.shadows[shadowKey{d, v.ID()}]
-	if dr == nil || s == nil || !s.seen || s.view.Damaged || c.w.atlas.victim(dr.p.index) && c.w.shape.damage {
+	if dr == nil || s == nil || !s.seen || s.rolled || s.view.Damaged || c.w.atlas.victim(dr.p.index) && c.w.shape.damage {
 		return // nobody can look, or it has said itself that it is not to be believed
 	}
-	if n <= s.view.Base {
+	if n <= s.view.Base || n <= s.unknown {
 		return
 	}
 	b := &c.committed[v.ID()][n-1]

@@ -154,6 +154,7 @@ func (c *invariants) confessed(d *driver) {
 	}
 	for _, of := range l.volumes {
 		s := c.shadow(d.hd.id, of.vol)
+		s.rolled = s.rolled && s.view.EndSeq < of.top
 		if s.view.EndSeq < of.top && !s.view.Damaged && c.w.newestState().Volume(of.vol) != nil {
 			c.w.count.hit("lie that has to be noticed")
 			c.lying = append(c.lying, s)
@@ -167,6 +168,7 @@ func (c *invariants) forgetDisk(id raid.DiskID) {
 	for k, s := range c.shadows {
 		if k.disk == id {
 			s.forget()
+			s.rolled = true
 		}
 	}
 }
