@@ -148,7 +148,7 @@ func (n *Node) heartbeatStep() {
 		return
 	}
 	inc.beatNs = n.now
-	hb := &Heartbeat{Heartbeat: inc.holder.Send(n.now), Paths: n.pathReports(), Disks: n.disks.open, Reach: n.reach(),
+	hb := &Heartbeat{Heartbeat: inc.holder.Send(n.now), Paths: n.pathReports(), Silent: n.silenceReports(), Disks: n.disks.open, Reach: n.reach(),
 		Peers: slices.Clone(n.peers.conn), Volumes: n.volumeReports()}
 	for i := range n.group.State().Nodes {
 		if id := n.group.State().Nodes[i].ID; id != n.opt.ID {

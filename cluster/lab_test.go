@@ -83,6 +83,7 @@ type box struct {
 	volumes  map[volumeAt]*raidtest.Disk
 	joined   []aoe.MAC
 	carrier  bool
+	mute     bool // its transmitter is dead, and nothing says so
 	paused   bool
 	stallNs  int64 // once: stop for so long between the next inputs and their Ready
 	held     []func()
@@ -425,7 +426,7 @@ func (b *box) plug(in bool) {
 func (l *lab) transmit(from *box, frame []byte) {
 	dst := aoe.MAC(frame[0:6])
 	if from != nil {
-		if !from.carrier {
+		if !from.carrier || from.mute {
 			return
 		}
 		l.air = append(l.air, heard{l.now, from.id, frame})

@@ -169,6 +169,9 @@ func (n *Node) health() *membership.Health {
 				m.Paths = append(m.Paths, membership.PathHealth{Carrier: p.Carrier, MTUOK: p.MTUOK,
 					BeaconNs: since(x.heard, p.BeaconAge), InitiatorNs: since(x.heard, p.InitiatorAge)})
 			}
+			for _, q := range x.hb.Silent {
+				m.Heard = append(m.Heard, membership.HeardBeacon{Node: q.Node, Path: int(q.Path), AtNs: since(x.heard, max(q.Ns, 0))})
+			}
 			for _, v := range x.hb.Volumes {
 				h.Volumes = append(h.Volumes, membership.VolumeHealth{Vol: v.Vol, FenceSeen: v.FenceSeen, CalmNs: v.CalmNs})
 			}

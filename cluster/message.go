@@ -68,9 +68,10 @@ type Relay struct {
 type Heartbeat struct {
 	membership.Heartbeat
 	Paths   []PathReport
-	Disks   raid.DiskSet  // open on the node itself
-	Reach   raid.DiskSet  // those, and what the peers that it has a connection to say of theirs
-	Peers   []raid.NodeID // those that it has a connection to: who wants to reach one of them may go over it (B: L2)
+	Silent  []SilenceReport `json:",omitempty"` // of every other node; empty: it does not listen, or is of a version that does not say
+	Disks   raid.DiskSet    // open on the node itself
+	Reach   raid.DiskSet    // those, and what the peers that it has a connection to say of theirs
+	Peers   []raid.NodeID   // those that it has a connection to: who wants to reach one of them may go over it (B: L2)
 	Volumes []VolumeReport
 }
 
@@ -80,6 +81,13 @@ type PathReport struct {
 	MTUOK        bool  `json:"mtu_ok"`
 	BeaconAge    int64 `json:"beacon_age_ns"`
 	InitiatorAge int64 `json:"initiator_age_ns"`
+}
+
+// SilenceReport says for how long a node has listened without hearing a beacon that another has sent on one of its paths.
+type SilenceReport struct {
+	Node raid.NodeID
+	Path uint8
+	Ns   int64
 }
 
 // VolumeReport is what an owner tells everybody of its volume, for status and for the leader's decisions.

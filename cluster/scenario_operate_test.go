@@ -85,6 +85,50 @@ func TestAnOwnerWithoutCarrierHandsOff(t *testing.T) {
 	}
 }
 
+// TestAnOwnerThatCannotBeHeardHandsOff: it hears all, its link is up, and nothing that it sends arrives.
+func TestAnOwnerThatCannotBeHeardHandsOff(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	l.create(1, 2, 1)
+	s := l.station(1)
+	s.put(1, 0, 5)
+	l.pass(5 * second)
+	old := l.server(1)
+	old.mute = true
+	muteNs := l.now
+	l.until("another node serves", func() bool { b := l.server(1); return b != nil && b != old })
+	if took := l.now - muteNs; took > 3500*ms {
+		t.Errorf("the handoff took %d ms", took/ms)
+	}
+	if got := s.read(1, 0); got != 5 {
+		t.Errorf("read %#x", got)
+	}
+}
+
+// TestASwitchThatComesBackMovesNothing: for a moment some nodes hear and others are not heard yet.
+func TestASwitchThatComesBackMovesNothing(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	l.create(1, 2, 1)
+	l.pass(5 * second)
+	old := l.server(1)
+	for _, b := range l.boxes {
+		b.mute = true
+	}
+	l.pass(10 * second)
+	for _, b := range l.boxes {
+		if b != old {
+			b.mute = false
+		}
+	}
+	l.pass(200 * ms) // its own beacon is the last to come through
+	old.mute = false
+	l.pass(5 * second)
+	if b := l.server(1); b != old {
+		t.Errorf("the volume has moved from node %d", old.id)
+	}
+}
+
 // TestADeletedVolumeIsGoneEverywhere, also from a disk that was away and from a node that learned of its life and its death at
 // once.
 func TestADeletedVolumeIsGoneEverywhere(t *testing.T) {

@@ -128,6 +128,7 @@ type Handoff struct {
 	Vol    raid.VolumeID `json:"vol"`
 	Epoch  raid.Epoch    `json:"epoch"`
 	Target raid.NodeID   `json:"target"`
+	Auto   bool          `json:"auto,omitempty"` // the leader's own wish; an operator's is not undone to spread volumes
 }
 
 // CommandType returns the tag on the wire.
@@ -152,7 +153,10 @@ func (c *Handoff) apply(s *State, h Header) Result {
 		}
 	}
 	w := *v
-	w.Handoff = c.Target
+	w.Handoff, w.Placed = c.Target, c.Target
+	if c.Auto {
+		w.Placed = 0
+	}
 	s.putVolume(&w)
 	return Result{Volume: c.Vol, Node: c.Target}
 }

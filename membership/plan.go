@@ -31,6 +31,13 @@ type PathHealth struct {
 	InitiatorNs int64 // when the newest initiator frame was received; 0: never
 }
 
+// HeardBeacon is when a node last heard a beacon that another has sent on one of its paths, or began to listen for it.
+type HeardBeacon struct {
+	Node raid.NodeID
+	Path int
+	AtNs int64 // by the reader's clock
+}
+
 // NodeHealth is what the leader has heard of a node.
 type NodeHealth struct {
 	Node        raid.NodeID
@@ -40,6 +47,7 @@ type NodeHealth struct {
 	Resets      bool         // its connections were reset and its port refuses: no proof, but suspicion (B: C4)
 	LV          uint64       // lease voters it goes by
 	Paths       []PathHealth // empty: it says nothing of its SAN
+	Heard       []HeardBeacon
 	Reach       raid.DiskSet // disks it has a connection to
 	ReachAll    bool         // it reaches every disk (shortcut for tests and small clusters)
 }

@@ -179,7 +179,7 @@ func (p *Planner) planHandoff(s *State, h *Health, nowNs int64) []Decision {
 			if rule.flaps {
 				p.moved(found.Data.ID, target.ID, nowNs)
 			}
-			return []Decision{{Propose: &Handoff{Vol: found.Data.ID, Epoch: found.Data.Epoch, Target: target.ID},
+			return []Decision{{Propose: &Handoff{Vol: found.Data.ID, Epoch: found.Data.Epoch, Target: target.ID, Auto: true},
 				Why: fmt.Sprintf("volume %s to node %s: %s", found.Name, target.Name, why)}}
 		}
 		if found != nil {
@@ -197,7 +197,7 @@ func (p *Planner) recall(s *State, h *Health, nowNs int64) []Decision {
 		}
 		n := s.Node(v.Handoff)
 		if (n == nil || !eligible(s, h, v, n, nowNs)) && p.once(nowNs, keyOf("recall", v.Data.ID, v.Data.Epoch)) {
-			return []Decision{{Propose: &Handoff{Vol: v.Data.ID, Epoch: v.Data.Epoch}, Why: fmt.Sprintf("volume %s stays: node %d cannot take it", v.Name, v.Handoff)}}
+			return []Decision{{Propose: &Handoff{Vol: v.Data.ID, Epoch: v.Data.Epoch, Auto: true}, Why: fmt.Sprintf("volume %s stays: node %d cannot take it", v.Name, v.Handoff)}}
 		}
 	}
 	return nil
@@ -221,16 +221,20 @@ func (p *Planner) moved(v raid.VolumeID, target raid.NodeID, nowNs int64) {
 // sanView is what a node shows of its SAN side.
 type sanView struct{ carriers, recent, notDead int }
 
-func sanOf(h *NodeHealth, nowNs int64) sanView {
+func sanOf(all *Health, id raid.NodeID, nowNs int64) sanView {
 	var v sanView
+	h := all.node(id)
 	if h == nil {
 		return v
 	}
-	for _, p := range h.Paths {
+	for i, p := range h.Paths {
 		if !p.Carrier || !p.MTUOK {
 			continue
 		}
 		v.carriers++
+		if mute(all, id, i, p, nowNs) {
+			continue
+		}
 		seen := max(p.BeaconNs, p.InitiatorNs)
 		if seen != 0 && nowNs-seen <= seenRecentNs {
 			v.recent++
@@ -242,6 +246,40 @@ func sanOf(h *NodeHealth, nowNs int64) sanView {
 	return v
 }
 
+// mute reports whether a node's path hears the other nodes and is heard by none of them: a transmitter that is dead behind a link
+// that is up. Its initiators ask in vain, so such a path counts as a dead one (B: L1). A path that hears no node is not judged:
+// it may be on the initiators' side of a SAN that has fallen in two.
+func mute(h *Health, id raid.NodeID, path int, p PathHealth, nowNs int64) bool {
+	if p.BeaconNs == 0 || nowNs-p.BeaconNs > seenRecentNs {
+		return false
+	}
+	witnesses := 0
+	for i := range h.Nodes {
+		w := &h.Nodes[i]
+		if w.Node == id || w.HeartbeatNs == 0 || nowNs-w.HeartbeatNs > seenRecentNs || !hears(w, nowNs) {
+			continue
+		}
+		for _, b := range w.Heard {
+			if b.Node != id || b.Path != path {
+				continue
+			}
+			if nowNs-b.AtNs <= seenDeadNs {
+				return false
+			}
+			witnesses++
+		}
+	}
+	return witnesses > 0
+}
+
+// hears reports whether a node has heard anything at all on its SAN in the last second.
+func hears(h *NodeHealth, nowNs int64) bool {
+	return slices.ContainsFunc(h.Paths, func(p PathHealth) bool {
+		seen := max(p.BeaconNs, p.InitiatorNs)
+		return p.Carrier && seen != 0 && nowNs-seen <= seenRecentNs
+	})
+}
+
 // more reports whether target shows strictly more than owner (B: L14): a frame in the last second against none in three, or
 // carrier against none, and nothing less in the other. Equal is no reason: both sides of a dead switch look alike.
 func more(target, owner sanView) bool {
@@ -251,8 +289,8 @@ func more(target, owner sanView) bool {
 
 // betterSAN: the owner's SAN side is dead or has fewer working paths, another node's is better (B: L1, L14).
 func (p *Planner) betterSAN(s *State, h *Health, v *Volume, o *Node, owned map[raid.NodeID]int, nowNs int64) (*Node, string) {
-	own := sanOf(h.node(o.ID), nowNs)
-	return best(s, h, v, o, owned, nowNs, func(n *Node) bool { return !n.Draining && more(sanOf(h.node(n.ID), nowNs), own) }), "its SAN side shows more"
+	own := sanOf(h, o.ID, nowNs)
+	return best(s, h, v, o, owned, nowNs, func(n *Node) bool { return !n.Draining && more(sanOf(h, n.ID, nowNs), own) }), "its SAN side shows more"
 }
 
 // offDraining: the owner shall own nothing.
@@ -263,9 +301,10 @@ func (p *Planner) offDraining(s *State, h *Health, v *Volume, o *Node, owned map
 	return best(s, h, v, o, owned, nowNs, func(n *Node) bool { return !n.Draining }), "the owner is draining"
 }
 
-// spread: the owner has at least two volumes more than the target, and more than anybody else that could give.
+// spread: the owner has at least two volumes more than the target, and more than anybody else that could give. What an operator has
+// put somewhere stays there.
 func (p *Planner) spread(s *State, h *Health, v *Volume, o *Node, owned map[raid.NodeID]int, nowNs int64) (*Node, string) {
-	if p.opt.NoSpread || nowNs-h.LeadNs < handoffHoldMinNs {
+	if p.opt.NoSpread || v.Placed == o.ID || nowNs-h.LeadNs < handoffHoldMinNs {
 		return nil, ""
 	}
 	for i := range s.Nodes {
@@ -273,9 +312,9 @@ func (p *Planner) spread(s *State, h *Health, v *Volume, o *Node, owned map[raid
 			return nil, ""
 		}
 	}
-	own := sanOf(h.node(o.ID), nowNs)
+	own := sanOf(h, o.ID, nowNs)
 	return best(s, h, v, o, owned, nowNs, func(n *Node) bool {
-		return !n.Draining && owned[o.ID]-owned[n.ID] >= 2 && !more(own, sanOf(h.node(n.ID), nowNs))
+		return !n.Draining && owned[o.ID]-owned[n.ID] >= 2 && !more(own, sanOf(h, n.ID, nowNs))
 	}), "it owns fewer volumes"
 }
 

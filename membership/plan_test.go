@@ -238,6 +238,43 @@ func TestPlanHandsOffForTheSANOnlyToWhoShowsMore(t *testing.T) {
 	}
 }
 
+// An owner that hears the others' beacons while none of those who hear anything has heard its own cannot be heard by initiators
+// either.
+func TestPlanTakesAVolumeFromWhoCannotBeHeard(t *testing.T) {
+	heard := func(node, path int, ageMs int64) HeardBeacon {
+		return HeardBeacon{raid.NodeID(node), path, 1e12 - ageMs*ms}
+	}
+	for name, c := range map[string]struct {
+		hurt func(w *world)
+		want string
+	}{
+		"nobody says": {func(*world) {}, ""},
+		"both are silent for 4 s": {func(w *world) {
+			w.node(2).Heard, w.node(3).Heard = []HeardBeacon{heard(1, 0, 4000)}, []HeardBeacon{heard(1, 0, 4000)}
+		}, "handoff v1 n2"},
+		"one version does not say": {func(w *world) { w.node(2).Heard = []HeardBeacon{heard(1, 0, 4000)} }, "handoff v1 n2"},
+		"for 2 s":                  {func(w *world) { w.node(2).Heard = []HeardBeacon{heard(1, 0, 2000)} }, ""},
+		"one has heard it": {func(w *world) {
+			w.node(2).Heard, w.node(3).Heard = []HeardBeacon{heard(1, 0, 4000)}, []HeardBeacon{heard(1, 0, 100)}
+		}, ""},
+		"on another path":           {func(w *world) { w.node(2).Heard = []HeardBeacon{heard(1, 0, 100), heard(1, 1, 4000)} }, ""},
+		"the witness hears nothing": {func(w *world) { w.node(2).Heard, w.node(2).Paths[0].BeaconNs = []HeardBeacon{heard(1, 0, 4000)}, 1 }, ""},
+		"the witness is not heard from": {func(w *world) {
+			w.node(2).Heard, w.node(2).HeartbeatNs = []HeardBeacon{heard(1, 0, 4000)}, w.now-1100*ms
+		}, ""},
+		"the owner hears initiators only": {func(w *world) {
+			w.node(2).Heard, w.node(1).Paths[0] = []HeardBeacon{heard(1, 0, 4000)}, PathHealth{Carrier: true, MTUOK: true, InitiatorNs: w.now}
+		}, ""},
+	} {
+		w := newWorld(t, 3, 1)
+		c.hurt(w)
+		got := w.plan()
+		if strings.Contains(got, "handoff") != (c.want != "") || c.want != "" && !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 func TestPlanHoldsOffAfterAHandoff(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	at := []int64{}
@@ -291,6 +328,14 @@ func TestPlanSpreadsAndDrains(t *testing.T) {
 	w.own(2, 1)
 	w.tell(600e9, 1, 2, 3)
 	w.want("2/1/0 again", "handoff v2 n3")
+	w.own(2, 3)
+	e := w.s.Volume(2).Data.Epoch
+	w.must(1, &Handoff{Vol: 2, Epoch: e, Target: 1})
+	w.must(3, volCmd(raid.VolumeCommand{Kind: raid.CmdRelease, Vol: 2, Epoch: e}))
+	d := w.s.Volume(2).Data
+	w.must(1, volCmd(raid.VolumeCommand{Kind: raid.CmdActivate, Vol: 2, Epoch: d.Epoch, Ver: d.Ver, F: d.InSync()}))
+	w.tell(600e9, 1, 2, 3)
+	w.want("2/1/0: the operator's stays, another one goes", "handoff v3 n3")
 }
 
 func TestPlanNeverHandsAnythingToAWitness(t *testing.T) {

@@ -110,9 +110,10 @@ type Volume struct {
 	Name      string        `json:"name"`
 	Identity  Identity      `json:"identity"`
 	Domain    FailureDomain `json:"domain"`
-	Strict    bool          `json:"strict"`     // strict lease: reads ask the disks too (A.2, B: C18)
-	Handoff   raid.NodeID   `json:"handoff"`    // the owner shall release so that this node takes over; 0: none
-	CreatedMs int64         `json:"created_ms"` // Unix time by the proposer's clock; for people
+	Strict    bool          `json:"strict"`           // strict lease: reads ask the disks too (A.2, B: C18)
+	Handoff   raid.NodeID   `json:"handoff"`          // the owner shall release so that this node takes over; 0: none
+	Placed    raid.NodeID   `json:"placed,omitempty"` // where an operator has put it: there it stays while that node serves it; 0: anywhere
+	CreatedMs int64         `json:"created_ms"`       // Unix time by the proposer's clock; for people
 	Control   aoe.Control   `json:"control"`
 }
 

@@ -47,33 +47,20 @@ func movedAway(t *testing.T, l *Lab, node string) error {
 	})
 }
 
-// TestMuteOnTheSAN: an owner that hears all and cannot be heard answers nobody. Whatever becomes of the volume meanwhile, when
-// the node can be heard again the load goes on without an error, and a read that was asked for ten times in vain is answered.
+// TestMuteOnTheSAN: an owner that hears all and cannot be heard answers nobody; the others notice, and take the volume. When it can
+// be heard again all is well without a command.
 func TestMuteOnTheSAN(t *testing.T) {
 	l := newLab(t, Spec{Nodes: 3})
 	h := openHost(t, l)
 	v := startLoad(t, h, l, 1, nil)
-	c := clientOf(t, h, l, 1)
-	for range rounds(2, 20) {
+	// A volume is handed off for its SAN side the less willingly the more often that was done (docs/protocol.md, L14).
+	for range 2 {
 		v.progress(300)
-		must(t, l.Do(FaultMuteSAN, owner(t, l, 1)))
-		asked, read := c.Stats().Resent, make(chan error, 1)
-		go func() { read <- c.ReadAt(within(t, time.Minute), make([]byte, 4096), 0) }()
-		ctx := within(t, 30*time.Second)
-		for answered := false; !answered && c.Stats().Resent < asked+10; {
-			select {
-			case err := <-read: // another node serves
-				must(t, err)
-				answered, read = true, nil
-			case <-time.After(5 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatal("a read is neither answered nor asked for again")
-			}
-		}
-		must(t, l.Do(FaultHeal, AllNodes))
-		if read != nil {
-			must(t, <-read)
-		}
+		name := owner(t, l, 1)
+		must(t, l.Do(FaultMuteSAN, name))
+		must(t, movedAway(t, l, name))
+		v.progress(300)
+		must(t, l.Do(FaultHeal, name))
 		v.progress(300)
 		healthyAgain(t, l)
 	}
