@@ -85,6 +85,16 @@ func (w *work) healthy() {
 // end stops the loads, verifies all they wrote, and looks for anything that an administrator would call trouble.
 func (w *work) end() {
 	w.t.Helper()
+	for limit, files := time.Now().Add(2*time.Minute), 0; files < 50; time.Sleep(200 * time.Millisecond) {
+		m, err := w.m.Take(within(w.t, time.Minute), "files")
+		must(w.t, err)
+		for _, e := range m.Errors {
+			w.t.Errorf("load files: %s", e)
+		}
+		if files = m.Operations; files < 50 && time.Now().After(limit) {
+			w.t.Fatalf("load files has done only %d operations", files)
+		}
+	}
 	for _, name := range []string{"probe", "files"} {
 		m, err := w.m.Stop(within(w.t, 3*time.Minute), name)
 		must(w.t, err)
@@ -92,9 +102,6 @@ func (w *work) end() {
 			w.t.Errorf("load %s: %s", name, e)
 		}
 		w.t.Logf("load %s: %d operations, %d MiB written, all as expected", name, m.Operations, m.Bytes>>20)
-		if m.Operations < 50 {
-			w.t.Errorf("load %s did only %d operations", name, m.Operations)
-		}
 	}
 	w.run(w.m, "umount /mnt")
 	w.t.Log(w.run(w.m, "e2fsck -fn /dev/etherd/e7.1"))
