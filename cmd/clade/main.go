@@ -90,7 +90,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrongUsage(cmd, "%w", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newInitCommand(), newJoinCommand(), newServeCommand(), newStatusCommand(), newNodeCommand(), newDiskCommand(),
-		newVolumeCommand(), newHandoffCommand(), newDrainCommand(), newCheckCommand(), newVersionCommand(), newInitiatorCommand(), newLabCommand())
+		newVolumeCommand(), newHandoffCommand(), newDrainCommand(), newCheckCommand(), newVersionCommand(), newInitiatorCommand(), newBenchCommand(), newLabCommand())
 	return root
 }
 

@@ -32,6 +32,7 @@ var imports = map[string][]string{
 	"aoe/initiator":               {"aoe", "aoe/link"},
 	"aoe/initiator/initiatortest": {"aoe", "aoe/link", "aoe/initiator"},
 	"aoe/initiator/load":          {"aoe", "aoe/link", "aoe/initiator"},
+	"aoe/initiator/bench":         {"aoe", "aoe/link", "aoe/initiator"},
 	"aoe/initiator/conformance":   {"aoe", "aoe/link", "aoe/initiator"},
 	"store":                       {"raid"},
 	"store/disktest":              {"raid", "store"},
@@ -47,7 +48,7 @@ var imports = map[string][]string{
 	"integration/guest/agent":     {},
 	"integration/initiators":      {},
 	"integration/tidy":            {},
-	"cmd/clade":                   {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/conformance", "aoe/initiator/load", "raid", "store", "membership", "cluster", "cluster/runtime", "integration/lab", "integration/torture"},
+	"cmd/clade":                   {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/bench", "aoe/initiator/conformance", "aoe/initiator/load", "raid", "store", "membership", "cluster", "cluster/runtime", "integration/lab", "integration/torture"},
 }
 
 // pure packages do no I/O: time, randomness and bytes enter as inputs, effects leave as values.

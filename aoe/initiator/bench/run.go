@@ -1,0 +1,294 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"clade/aoe"
+	"clade/aoe/initiator"
+	"clade/aoe/link"
+)
+
+// drainNs is how long the operations in flight have to end after the last measurement.
+const drainNs = 5 * secondNs
+
+// ErrStopped says that Config.Stop ended a run.
+var ErrStopped = errors.New("stopped")
+
+// engine is one run. One goroutine, locked to its thread, does everything.
+type engine struct {
+	cfg      Config
+	clock    func() int64
+	ports    []*port
+	sessions []*session
+	byMAC    map[aoe.MAC]*session
+	poller   *link.Poller
+	rx       []link.RxFrame
+	dirty    []*session      // have effects to take
+	done     []*initiator.Op // taken, and not looked at yet
+	wakeNs   int64           // no session's timer fires before
+
+	volumeBytes uint64
+	spanBytes   uint64
+	phase       phase
+	err         error // of the first operation that failed
+	tally
+	toldNs  int64
+	toldOps uint64
+}
+
+// tally counts what ended since the last reset.
+type tally struct {
+	ops, reads, writes uint64
+	latency            Histogram
+	lastNs             int64 // the last answer
+	gapNs              int64 // the longest time without one
+}
+
+// phase is what the engine submits now.
+type phase struct {
+	name    string
+	op      Op
+	size    int
+	random  bool
+	submit  bool  // begin a new operation for each that ends
+	fill    bool  // ends when the span was written
+	beganNs int64 // for progress
+	endNs   int64
+}
+
+// port gathers frames for one sendmmsg.
+type port struct {
+	link.Port
+	tx       []link.TxFrame
+	payloads [][]byte
+}
+
+// session is one initiator.
+type session struct {
+	dev    *initiator.Device
+	slots  []slot
+	rng    *rand.PCG
+	nextNs int64 // when its timers want to be looked at
+	dirty  bool
+	stamp  uint64 // no two writes are alike
+
+	// Its own part of the span, for sequential operations and filling, in bytes.
+	fromB, lengthB uint64
+	atB            uint64 // the next sequential operation, from fromB
+	filledB        uint64
+}
+
+// slot is one operation of the depth.
+type slot struct {
+	op      initiator.Op
+	session *session
+	buf     []byte // at least Config.SizeBytes; for filling, larger
+}
+
+// Run measures. It returns an error, and no result, if an operation fails: an error is not a speed.
+func Run(cfg Config) (*Result, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	e, err := newEngine(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer e.close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := e.identify(); err != nil {
+		return nil, err
+	}
+	if err := e.layOut(); err != nil {
+		return nil, err
+	}
+	if cfg.Fill {
+		e.begin(phase{name: "fill", op: Write, size: e.fillBytes(), submit: true, fill: true, endNs: 1<<63 - 1})
+		if err := e.drain(); err != nil {
+			return nil, err
+		}
+	}
+	main := phase{name: "warm-up", op: cfg.Op, size: cfg.SizeBytes, random: !cfg.Sequential, submit: true}
+	if cfg.WarmUpNs > 0 {
+		main.endNs = e.clock() + cfg.WarmUpNs
+		e.begin(main)
+	}
+	warm := e.stats()
+	before, err := takeCPU(cfg.Pids)
+	if err != nil {
+		return nil, err
+	}
+	main.name, main.endNs = "measure", e.clock()+cfg.MeasureNs
+	beganNs := e.reset()
+	e.begin(main)
+	tookNs := e.clock() - beganNs
+	e.gapNs = max(e.gapNs, beganNs+tookNs-e.lastNs)
+	measured, now := e.tally, e.stats()
+	after, err := takeCPU(cfg.Pids)
+	if err := errors.Join(err, e.drain()); err != nil {
+		return nil, err
+	}
+	return e.result(&measured, tookNs, warm, now, before, after), nil
+}
+
+func newEngine(cfg Config) (*engine, error) {
+	if len(cfg.Ports) == 0 {
+		return nil, errors.New("bench: a run needs at least one port")
+	}
+	started := time.Now()
+	e := &engine{cfg: cfg, clock: func() int64 { return int64(time.Since(started)) + 1 }, byMAC: make(map[aoe.MAC]*session),
+		rx: make([]link.RxFrame, 64)}
+	var mtus []int
+	for _, p := range cfg.Ports {
+		e.ports = append(e.ports, &port{Port: p})
+		mtus = append(mtus, p.MTU())
+	}
+	var err error
+	if e.poller, err = link.NewPoller(cfg.Ports...); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	for i, mac := range cfg.MACs {
+		for _, p := range e.ports {
+			if err := p.Join(mac); err != nil {
+				e.close()
+				return nil, fmt.Errorf("bench: receive frames for %s: %w", mac, err)
+			}
+		}
+		s := &session{dev: initiator.NewDevice(initiator.Config{MAC: mac, Shelf: cfg.Shelf, Slot: cfg.Slot, MTUs: mtus, MaxOut: cfg.MaxOut,
+			RTOMinNs: cfg.RTOMinNs, TagSeed: rand.Uint32()}), rng: rand.NewPCG(cfg.Seed, uint64(i)), nextNs: 1<<63 - 1}
+		e.sessions = append(e.sessions, s)
+		e.byMAC[mac] = s
+	}
+	e.wakeNs = 1<<63 - 1
+	return e, nil
+}
+
+func (e *engine) close() {
+	for _, p := range e.ports {
+		for _, mac := range e.cfg.MACs {
+			_ = p.Leave(mac) // the port is about to be closed
+		}
+	}
+	e.poller.Close()
+}
+
+// identify learns how large the volume is.
+func (e *engine) identify() error {
+	op := initiator.Op{Kind: initiator.OpIdentify, Data: make([]byte, initiator.SectorBytes)}
+	now := e.clock()
+	op.DeadlineNs = now + e.cfg.TimeoutNs
+	e.submit(e.sessions[0], now, &op)
+	for op.DoneNs == 0 {
+		e.step(1 << 62)
+		if e.stopped() {
+			return ErrStopped
+		}
+	}
+	if op.Err != nil {
+		return fmt.Errorf("bench: identify e%d.%d: %w", e.cfg.Shelf, e.cfg.Slot, op.Err)
+	}
+	id, ok := aoe.ParseIdentify(op.Data)
+	if !ok || id.Sectors == 0 {
+		return fmt.Errorf("bench: e%d.%d says that it has no sectors", e.cfg.Shelf, e.cfg.Slot)
+	}
+	e.volumeBytes = id.Sectors * initiator.SectorBytes
+	return nil
+}
+
+// fillBytes is the size of an operation of the fill phase.
+func (e *engine) fillBytes() int { return int(min(uint64(SizeBytesMax), e.sessions[0].lengthB)) }
+
+// layOut divides the span among the sessions and makes their buffers.
+func (e *engine) layOut() error {
+	c := &e.cfg
+	if c.StartBytes >= e.volumeBytes || c.SpanBytes > e.volumeBytes-c.StartBytes {
+		return fmt.Errorf("bench: --start %d, --span %d: the volume has %d bytes", c.StartBytes, c.SpanBytes, e.volumeBytes)
+	}
+	e.spanBytes = c.SpanBytes
+	if e.spanBytes == 0 {
+		e.spanBytes = e.volumeBytes - c.StartBytes
+	}
+	e.spanBytes -= e.spanBytes % uint64(c.SizeBytes)
+	n, size := uint64(len(e.sessions)), uint64(c.SizeBytes)
+	share := e.spanBytes / n / size * size
+	if share == 0 {
+		return fmt.Errorf("bench: --span %d: less than one operation of %d bytes for each of %d initiators", c.SpanBytes, size, n)
+	}
+	bufBytes := c.SizeBytes
+	if c.Fill {
+		bufBytes = int(min(uint64(SizeBytesMax), share))
+	}
+	// While a volume is filled, fewer operations go on at once: enough to keep any target busy.
+	slab := make([]byte, 0)
+	for i, s := range e.sessions {
+		s.fromB, s.lengthB = c.StartBytes+uint64(i)*share, share
+		if i == len(e.sessions)-1 {
+			s.lengthB = e.spanBytes - uint64(i)*share
+		}
+		s.slots = make([]slot, c.Depth)
+		for d := range s.slots {
+			want := c.SizeBytes
+			if d < e.fillDepth() {
+				want = bufBytes
+			}
+			if len(slab) < want {
+				slab = make([]byte, max(want, 8<<20))
+				fillRandom(slab, s.rng)
+			}
+			s.slots[d].session, s.slots[d].buf = s, slab[:want:want]
+			s.slots[d].op.User = &s.slots[d]
+			slab = slab[want:]
+		}
+	}
+	return nil
+}
+
+// fillDepth is how many operations of a session fill at once.
+func (e *engine) fillDepth() int { return max(1, min(e.cfg.Depth, 8/len(e.sessions))) }
+
+// fillRandom makes bytes that no target can compress.
+func fillRandom(b []byte, rng *rand.PCG) {
+	for i := 0; i+8 <= len(b); i += 8 {
+		v := rng.Uint64()
+		for j := range 8 {
+			b[i+j] = byte(v >> (8 * j))
+		}
+	}
+}
+
+// reset forgets what was counted and returns the time.
+func (e *engine) reset() int64 {
+	now := e.clock()
+	e.ops, e.reads, e.writes, e.gapNs, e.lastNs = 0, 0, 0, 0, now
+	e.latency.Reset()
+	e.toldNs, e.toldOps = now, 0
+	return now
+}
+
+// stats sums the counters of all sessions.
+func (e *engine) stats() (sum initiator.Stats) {
+	now := e.clock()
+	for _, s := range e.sessions {
+		st := s.dev.Stats(now)
+		sum.FramesSent += st.FramesSent
+		sum.Resent += st.Resent
+		sum.Unexpected += st.Unexpected
+		sum.AoEErrors += st.AoEErrors
+	}
+	return sum
+}
+
+func (e *engine) stopped() bool {
+	select {
+	case <-e.cfg.Stop: // nil: never
+		return true
+	default:
+		return false
+	}
+}
