@@ -55,8 +55,7 @@ func (d *Disk) seal(idle bool) {
 	d.sealing = idle && d.vouched < d.jrn.head.lsn-1 && d.fits(0, d.jrn.reserve())
 }
 
-// piece is how many blocks Background applies in one go: few while requests come, as the next group's sync takes what was written with
-// it; more when much has piled up.
+// piece is how many blocks Background applies in one go: few while requests come, which wait for it; more when much has piled up.
 func (d *Disk) piece(idle bool) int {
 	if idle {
 		return applyBlocks

@@ -114,6 +114,9 @@ func (d *Disk) scan(img *imageState, rep *CheckReport) map[blockKey]bool {
 			if e.kind == entryShards && p.lsn > img.lsn {
 				d.addVolume(e.vol) // its shards are made anew at Open: nothing to judge
 			}
+			if v := d.volume(e.vol); e.kind == entryWipe && p.lsn > img.lsn && v != nil {
+				v.shards = nil // likewise
+			}
 			for _, b := range e.data() {
 				pending[blockKey{e.vol, idOf(&b)}] = true
 			}

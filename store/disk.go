@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 
 	"clade/raid"
 )
@@ -32,6 +33,7 @@ type Disk struct {
 
 	building     *group
 	inflight     *group
+	flushing     *SyncJob         // empties the device's cache
 	ready        []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
 	failed       error
 	replaying    bool    // Open has not yet checkpointed: pages may be torn
@@ -128,51 +130,63 @@ func (d *Disk) hold(out *[]raid.DiskReply, f func(d *Disk) []raid.DiskReply) {
 	}
 }
 
-// SyncWanted reports whether BeginSync has something to write and none is under way.
-func (d *Disk) SyncWanted() bool {
-	return d.failed == nil && d.inflight == nil && (len(d.building.entries) > 0 || d.sealing)
+// SyncWanted reports whether BeginSync has something to do: a group to write and none under way, or a checkpoint that waits for the
+// device's cache and no job that empties it under way. So there are at most two jobs at a time.
+func (d *Disk) SyncWanted() bool { return d.failed == nil && (d.groupWanted() || d.flushWanted()) }
+
+func (d *Disk) groupWanted() bool {
+	return d.inflight == nil && (len(d.building.entries) > 0 || d.sealing)
 }
 
-// SyncJob makes one group durable. Run may be called by another goroutine while the disk goes on.
+// SyncJob makes one group durable, or what is in the device's cache. Run may be called by another goroutine while the disk goes on and
+// another job runs.
 type SyncJob struct {
 	dev    Device
-	g      *group
+	g      *group // nil: the device's cache
+	bytes  []byte // the group as it is written, at off
+	off    int64
 	cp     *sliced     // the checkpoint under way when it began
 	covers slicedPhase // and how far it was
+
+	once sync.Once // the job's Run, or a flush that could not wait for it
+	err  error
 }
 
-// Run syncs the device. Its error goes to EndSync.
+// Run does the job, once. Its error goes to EndSync.
 func (j *SyncJob) Run() error {
-	if j.g == nil {
-		return nil
-	}
-	return j.dev.Sync()
+	j.once.Do(func() {
+		switch {
+		case j.dev == nil:
+		case j.g == nil:
+			j.err = j.dev.Sync()
+		default:
+			j.err = writeDurable(j.dev, j.bytes, j.off)
+		}
+	})
+	return j.err
 }
 
-// BeginSync writes what has queued as one group and returns the job that makes it durable. SyncWanted must hold.
+// BeginSync forms a group of what has queued, or begins to empty the device's cache, and returns the job that does it. SyncWanted must
+// hold.
 func (d *Disk) BeginSync() *SyncJob {
-	if d.failed != nil {
+	switch {
+	case d.failed != nil:
 		return &SyncJob{}
+	case d.groupWanted():
+		job := d.beginGroup()
+		d.beginSliced()
+		return job
 	}
-	if err := d.writeGroup(); err != nil {
-		_ = d.fail(err)
-		return &SyncJob{}
-	}
-	job := &SyncJob{dev: d.dev, g: d.inflight}
-	if d.cp != nil {
-		job.cp, job.covers = d.cp, d.cp.phase
-	}
-	d.beginSliced()
-	return job
+	d.flushing = &SyncJob{dev: d.dev, cp: d.cp, covers: d.cp.phase}
+	return d.flushing
 }
 
-// writeGroup writes building to the journal and makes it inflight.
-func (d *Disk) writeGroup() error {
+// beginGroup makes building inflight. Its job is yet to be run.
+func (d *Disk) beginGroup() *SyncJob {
 	g := d.building
 	d.building = &group{}
-	if err := d.jrn.write(g); err != nil {
-		return err
-	}
+	bytes, off := d.jrn.form(g)
+	g.job = &SyncJob{dev: d.dev, g: g, bytes: bytes, off: off}
 	d.inflight, d.sealing = g, false
 	d.stats.Groups++
 	for i := range g.entries {
@@ -184,7 +198,7 @@ func (d *Disk) writeGroup() error {
 			}
 		}
 	}
-	return nil
+	return g.job
 }
 
 // EndSync takes the outcome of a job and returns the answers that are true now.
@@ -193,19 +207,23 @@ func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
 	if err != nil && d.failed == nil {
 		_ = d.fail(fmt.Errorf("sync: %w", err))
 	}
-	if d.failed != nil || job.g == nil {
+	if d.flushing == job {
+		d.flushing = nil
+	}
+	if d.failed != nil || job.dev == nil {
 		d.inflight = nil
 		return nil
 	}
-	if d.inflight == job.g { // else a flush was quicker
-		d.ready = append(d.ready, d.settle()...)
-	}
-	err = d.maintain()
-	if err == nil && d.cp != nil {
-		covered := slicedCut
-		if job.cp == d.cp {
-			covered = job.covers
+	covered := slicedCut
+	if job.g != nil {
+		if d.inflight == job.g { // else a flush was quicker
+			d.ready = append(d.ready, d.settle()...)
 		}
+		err = d.maintain()
+	} else if job.cp == d.cp {
+		covered = job.covers
+	}
+	if err == nil {
 		err = d.slicedOn(covered)
 	}
 	if err != nil {

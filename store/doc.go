@@ -2,9 +2,12 @@
 // durable and a checksum for every block. It keeps the rules of A.3 (docs/protocol.md): what a disk accepts from a volume's
 // owner, and what it answers.
 //
-// A Disk has no goroutine and no clock. Step takes requests; BeginSync writes what has queued as one group and hands out a
-// SyncJob, the only thing that another goroutine may run; EndSync releases the answers that had to be durable. Background
+// A Disk has no goroutine and no clock. Step takes requests; BeginSync forms a group of what has queued and hands out a SyncJob that
+// writes it, the only thing that another goroutine may run; EndSync releases the answers that had to be durable. Background
 // applies, checkpoints and trims in bounded pieces. Given the same device contents and calls it does the same things.
+//
+// A group is one write through all caches, and makes nothing else durable. All that is written elsewhere waits in the device's cache for
+// a checkpoint's syncs; whatever of it a power cut takes, the journal since the last checkpoint makes again.
 //
 // # Format, version 2 (all integers little-endian, all checksums CRC32C)
 //
@@ -53,8 +56,8 @@
 //	S1  At most one group is unsynced, so an invalid group with a valid later one is damage, not a torn tail.
 //	S2  Nothing is answered before the group that holds it is durable.
 //	S3  A block is written in place only when its record is at or below the durable commit point (I5, B: C25).
-//	S4  The tail moves only after a checkpoint: data, pages, then image and superblock are durable (B: C16a). Under load that takes
-//	    several groups, whose syncs it shares (sliced.go).
+//	S4  The tail moves only after a checkpoint: data, pages, then image and superblock are durable (B: C16a). Under load that goes
+//	    beside several groups, with syncs of its own (sliced.go).
 //	S5  A page is written to the slot that does not hold its newest durable version.
 //	S6  An empty or lost page is damage, never zeros (B: C27).
 //	    A page of which one copy is lost, not torn, is lost: the other may be the older one.

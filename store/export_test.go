@@ -15,3 +15,8 @@ func (d *Disk) JournalHead() int64 { return d.jrn.head.off }
 
 // PinnedMaxOf returns the most that all quotas of a journal of size bytes may be in sum.
 func PinnedMaxOf(size int64) int64 { return (&journal{size: size}).pinnedBytesMax() }
+
+// On returns the job as it would be done on another device: a copy of the disk's, for a power cut in the midst of it.
+func (j *SyncJob) On(dev Device) *SyncJob {
+	return &SyncJob{dev: dev, g: j.g, bytes: j.bytes, off: j.off}
+}

@@ -54,10 +54,30 @@ func (d *FaultDevice) WriteAt(p []byte, off int64) (int, error) {
 	return d.Device.WriteAt(p, off)
 }
 
+// WriteThrough fails with Faults.Write in the range, and with Faults.Sync.
+func (d *FaultDevice) WriteThrough(p []byte, off int64) (int, error) {
+	f := d.current()
+	if f.Write != nil && f.hit(len(p), off) {
+		return 0, f.Write
+	}
+	if f.Sync != nil {
+		return 0, f.Sync
+	}
+	return d.Device.WriteThrough(p, off)
+}
+
 // Sync fails with Faults.Sync.
 func (d *FaultDevice) Sync() error {
 	if f := d.current(); f.Sync != nil {
 		return f.Sync
 	}
 	return d.Device.Sync()
+}
+
+// prewrite is the device's own.
+func (d *FaultDevice) prewrite(off, n int64) error {
+	if p, ok := d.Device.(prewriter); ok {
+		return p.prewrite(off, n)
+	}
+	return nil
 }

@@ -14,11 +14,13 @@ import (
 
 // fileDevice is a regular file or a block device that this process alone has open.
 type fileDevice struct {
-	f    *os.File
-	size int64
+	f       *os.File
+	through *os.File // the same, with O_DSYNC and, where that is possible, O_DIRECT
+	size    int64
 
-	syncing sync.Mutex
-	failed  error // of a Sync
+	syncing sync.Mutex // held during Sync
+	mu      sync.Mutex
+	failed  error // of a Sync or a WriteThrough
 }
 
 // OpenFile opens a regular file or a block device as a Device and locks it against other processes (ErrLocked). A block device is
@@ -41,11 +43,55 @@ func OpenFile(path string) (Device, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	d, err := lockFile(f)
+	if err == nil {
+		d.through, err = openThrough(path, f)
+	}
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("store: %s: %w", path, err)
 	}
 	return d, nil
+}
+
+// openThrough opens the file f once more, for writes that are durable when they return. They go past the page cache where the file
+// system can do that: one that goes through it costs a copy. Block devices are not asked for exclusively a second time.
+func openThrough(path string, f *os.File) (*os.File, error) {
+	t, err := os.OpenFile(path, os.O_RDWR|unix.O_DSYNC, 0)
+	if err != nil {
+		return nil, err
+	}
+	mine, err := f.Stat()
+	if err == nil {
+		var other os.FileInfo
+		if other, err = t.Stat(); err == nil && !os.SameFile(mine, other) {
+			err = errors.New("was replaced while it was being opened")
+		}
+	}
+	if err == nil {
+		if derr := setDirect(t, true); derr != nil && !errors.Is(derr, unix.EINVAL) {
+			err = derr
+		}
+	}
+	if err != nil {
+		_ = t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// setDirect switches O_DIRECT; EINVAL: the file system has none.
+func setDirect(f *os.File, on bool) error {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return fmt.Errorf("F_GETFL: %w", err)
+	}
+	if flags &^= unix.O_DIRECT; on {
+		flags |= unix.O_DIRECT
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, flags); err != nil {
+		return fmt.Errorf("O_DIRECT: %w", err)
+	}
+	return nil
 }
 
 func lockFile(f *os.File) (*fileDevice, error) {
@@ -96,22 +142,73 @@ func (d *fileDevice) WriteAt(p []byte, off int64) (int, error) {
 	return d.f.WriteAt(p, off)
 }
 
+// WriteThrough is one write with O_DSYNC. Nothing is ever tried again after an error: what has become of the pages is unknown. But
+// EINVAL says, before anything is written, that this file system or device does not take O_DIRECT, or not what we align to: then the
+// page cache is used from now on.
+func (d *fileDevice) WriteThrough(p []byte, off int64) (int, error) {
+	if off < 0 || off+int64(len(p)) > d.size {
+		return 0, fmt.Errorf("write beyond the device's %d bytes: %w", d.size, io.ErrShortWrite)
+	}
+	if err := d.fault(); err != nil {
+		return 0, err
+	}
+	n, err := d.through.WriteAt(p, off)
+	if n == 0 && errors.Is(err, unix.EINVAL) && setDirect(d.through, false) == nil {
+		n, err = d.through.WriteAt(p, off)
+	}
+	if err != nil {
+		d.fail(err)
+	}
+	return n, err
+}
+
+// prewrite writes zeros to a stretch of a regular file. A block device has no blocks that are not written.
+func (d *fileDevice) prewrite(off, n int64) error {
+	if info, err := d.f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	const chunk = 4 << 20
+	zeros := alignedBytes(chunk)[:chunk]
+	for ; n > 0; off, n = off+chunk, n-chunk {
+		if _, err := d.WriteThrough(zeros[:min(chunk, n)], off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Sync is fdatasync: size and contents, not the times. The kernel tells of a failed write-back once, to one of the calls that wait for
 // it, and the next one finds nothing wrong: so calls go one after the other, and once one has failed, all do.
 func (d *fileDevice) Sync() error {
 	d.syncing.Lock()
 	defer d.syncing.Unlock()
-	for d.failed == nil {
+	for d.fault() == nil {
 		err := unix.Fdatasync(int(d.f.Fd()))
 		if err == nil {
 			return nil
 		}
 		if err != unix.EINTR {
-			d.failed = err
+			d.fail(err)
 		}
 	}
+	return d.fault()
+}
+
+func (d *fileDevice) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed == nil {
+		d.failed = err
+	}
+}
+
+func (d *fileDevice) fault() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.failed
 }
 
-func (d *fileDevice) Size() int64  { return d.size }
-func (d *fileDevice) Close() error { return d.f.Close() }
+func (d *fileDevice) Size() int64 { return d.size }
+
+// Close closes both descriptors, the one that holds the lock last.
+func (d *fileDevice) Close() error { return errors.Join(d.through.Close(), d.f.Close()) }

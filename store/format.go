@@ -34,6 +34,11 @@ func Format(dev Device, id Identity, opt FormatOptions) error {
 		return fmt.Errorf("store: the device has %d MiB, %w: at least %d MiB are needed", size>>20, ErrTooSmall, (s.pagesOffset()>>20)+4)
 	}
 	s.regions = uint64(rest) / (raid.RegionBytes + 2*pageBytes)
+	if p, ok := dev.(prewriter); ok {
+		if err := p.prewrite(s.journalOffset(), int64(s.journalBytes)); err != nil {
+			return fmt.Errorf("store: format: journal: %w", err)
+		}
+	}
 	img := encodeImage(nil)
 	s.imageLen, s.imageCRC, s.tail.lsn = uint32(len(img)), crcOf(img), 1
 	zero := make([]byte, pageBytes)

@@ -37,7 +37,7 @@ func regionsOf(shards []shard) (n uint64) {
 	return n
 }
 
-// freshPages makes all pages of shards anew. They are durable with the next sync.
+// freshPages makes all pages of shards anew. They are durable with the next checkpoint; until then the journal has what makes them again.
 func (d *Disk) freshPages(v *volume, shards []shard) error {
 	job := freshJob{vol: v.id, shards: shards}
 	for {

@@ -156,8 +156,10 @@ func TestTornThenWrapped(t *testing.T) {
 		}
 		// a group of four pages that is torn
 		u.send(&raid.DiskRequest{Kind: raid.ReqPrepare, Epoch: 1, Stream: 1, Rec: rec(1, n+1, n, 2, 3, 4), Commit: n, Touch: n})
-		u.d.BeginSync()
-		dev.Crash()
+		j := u.d.BeginSync()
+		dev.CrashAt(1)
+		_ = j.Run()
+		dev.PowerOn()
 		hist := []raid.HistRange{{From: 1, To: 1, End: n}}
 		probe := &user{t: t, dev: dev.Clone(1)}
 		probe.open()

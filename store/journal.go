@@ -11,6 +11,7 @@ const (
 	groupMagic       = 0x5247_4C43 // "CLGR"
 	groupHeaderBytes = 64
 	metaBytesMax     = 16 << 20
+	bufBytesMin      = 256 << 10
 	bufBytesMax      = 4 << 20 // kept for the next group
 )
 
@@ -20,6 +21,7 @@ type group struct {
 	blocks  int
 	meta    int // upper estimate of the meta part
 	lsn     uint64
+	job     *SyncJob                         // that writes it; nil: not yet
 	done    []func(d *Disk) []raid.DiskReply // run when it is durable, in order
 }
 
@@ -45,7 +47,7 @@ type journal struct {
 	incarnation uint64 // of what is appended, and of every group from current on
 	current     uint64 // lsn of the first group after the checkpoint: written by the life that wrote the checkpoint
 	tail, head  position
-	buf         []byte     // of length 0, for write
+	buf         []byte     // of length 0, for form: that of the group being written
 	starts      []position // where each group from tail to head begins
 }
 
@@ -92,18 +94,23 @@ func (j *journal) place(n int64) (off int64, ok bool) {
 	}
 }
 
-// write appends a group; it is durable after the next sync of the device.
-func (j *journal) write(g *group) error {
+// form appends a group and returns its bytes, which are to be written at off of the device before the next one is formed.
+func (j *journal) form(g *group) (bytes []byte, off int64) {
 	if int64(cap(j.buf)) < g.bytes() {
-		j.buf = make([]byte, 0, g.bytes())
+		j.buf = alignedBytes(int(max(g.bytes(), bufBytesMin)))
 	}
-	w := buf{b: append(j.buf, make([]byte, groupHeaderBytes)...)}
+	w := buf{b: j.buf[:groupHeaderBytes]}
+	if cap(j.buf) > bufBytesMax {
+		j.buf = nil
+	}
+	clear(w.b)
 	for i := range g.entries {
 		w.entry(&g.entries[i])
 	}
 	meta := len(w.b)
-	w.b = append(w.b, make([]byte, (pageBytes-meta%pageBytes)%pageBytes)...)
-	metaPadded := len(w.b)
+	metaPadded := (meta + pageBytes - 1) / pageBytes * pageBytes
+	w.b = w.b[:metaPadded]
+	clear(w.b[meta:])
 	for i := range g.entries {
 		for _, b := range g.entries[i].data() {
 			w.b = append(w.b, b.Data...)
@@ -123,16 +130,10 @@ func (j *journal) write(g *group) error {
 	if !ok {
 		panic(fmt.Sprintf("store: group of %d bytes in a journal of %d with %d used", len(w.b), j.size, j.used()))
 	}
-	if err := writeFull(j.dev, w.b, j.base+off); err != nil {
-		return err
-	}
-	if cap(j.buf) > bufBytesMax {
-		j.buf = nil
-	}
 	g.lsn = j.head.lsn
 	j.starts = append(j.starts, position{off: off, lsn: g.lsn, chain: j.head.chain})
 	j.head = position{off: (off + int64(len(w.b))) % j.size, lsn: j.head.lsn + 1, chain: crc}
-	return nil
+	return w.b, j.base + off
 }
 
 // header is a group's header that is whole.

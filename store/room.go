@@ -189,11 +189,9 @@ func recordBytes(r *raid.Record) int64 {
 func (d *Disk) flush() error {
 	for d.inflight != nil || len(d.building.entries) > 0 {
 		if d.inflight == nil {
-			if err := d.writeGroup(); err != nil {
-				return err
-			}
+			d.beginGroup()
 		}
-		if err := d.dev.Sync(); err != nil {
+		if err := d.inflight.job.Run(); err != nil {
 			return fmt.Errorf("sync: %w", err)
 		}
 		d.ready = append(d.ready, d.settle()...)
@@ -235,16 +233,14 @@ func (d *Disk) copyForward() error {
 		for ; n < len(list) && (n == 0 || g.bytes()+recordBytes(list[n].Record) <= d.jrn.size/32); n++ {
 			g.add(entry{kind: entryRecord, vol: list[n].vol, rec: list[n].Record})
 		}
-		if err := d.jrn.write(g); err != nil {
-			return err
+		bytes, off := d.jrn.form(g)
+		if err := writeDurable(d.dev, bytes, off); err != nil {
+			return fmt.Errorf("copy forward: %w", err)
 		}
 		for _, r := range list[:n] {
 			r.lsn = g.lsn
 		}
 		list = list[n:]
-		if err := d.dev.Sync(); err != nil {
-			return fmt.Errorf("copy forward: sync: %w", err)
-		}
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (d *Disk) removeUnnamed(v *volume, named []raid.ShardRef, epoch raid.Epoch)
 	}
 }
 
-// makeShards finds room for shards and makes their pages; both are durable with the next group.
+// makeShards finds room for shards and makes their pages. They are durable with the next group, which makes the pages again if need be.
 func (d *Disk) makeShards(id raid.VolumeID, refs []raid.ShardRef) error {
 	e, err := d.allot(id, refs)
 	if err != nil {

@@ -3,9 +3,9 @@ package store
 import "fmt"
 
 // A checkpoint under load goes in pieces, so that no group waits for it: the state of the volumes is copied as of a group when that is
-// written; when it is durable, the pages that are dirty then are written, a few after each group; the sync of a group that began after
-// the last of them makes them durable, with all data in place before them; then the image and the superblock are written, and the
-// next such sync lets them count (S4). What is applied meanwhile lies in the journal until the next checkpoint.
+// formed; when it is durable, the pages that are dirty then are written, a few after each group; a job of its own empties the device's
+// cache, which makes them durable, with all data in place before them; then the image and the superblock are written, and another such
+// job lets them count (S4). What is applied meanwhile lies in the journal until the next checkpoint.
 
 const (
 	slicedPagesMin = 64 // pages written after one group
@@ -45,7 +45,13 @@ func (d *Disk) beginSliced() {
 	d.cp = &sliced{lsn: d.jrn.head.lsn - 1, tail: tail, image: encodeImage(&imageState{lsn: d.jrn.head.lsn - 1, vols: d.vols})}
 }
 
-// slicedOn gets on with a checkpoint after a sync; covered is the phase in which it was when the sync began.
+// flushWanted reports whether a checkpoint waits for the device's cache.
+func (d *Disk) flushWanted() bool {
+	return d.flushing == nil && d.cp != nil && (d.cp.phase == slicedData || d.cp.phase == slicedImage)
+}
+
+// slicedOn gets on with a checkpoint after a job; covered is the phase in which it was when one began that has emptied the device's
+// cache, slicedCut if it was a group's.
 func (d *Disk) slicedOn(covered slicedPhase) error {
 	switch cp := d.cp; {
 	case cp == nil:
@@ -56,13 +62,13 @@ func (d *Disk) slicedOn(covered slicedPhase) error {
 		if len(d.pages.writing) == 0 {
 			cp.phase = slicedData
 		}
-	case cp.phase == slicedData && covered == slicedData:
+	case cp.phase == slicedData && (covered == slicedData || mutated("GROUP_COVERS")):
 		next, err := d.writeImage(cp.image, cp.tail)
 		if err != nil {
 			return err
 		}
 		cp.next, cp.phase = next, slicedImage
-	case cp.phase == slicedImage && covered == slicedImage:
+	case cp.phase == slicedImage && (covered == slicedImage || mutated("GROUP_COVERS")):
 		d.slicedEnd()
 	}
 	return nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -71,6 +72,41 @@ func (c *volatileCache) WriteAt(p []byte, off int64) (int, error) {
 		at += part
 	}
 	return len(p), nil
+}
+
+// WriteThrough gives p to dev, and nothing else.
+func (c *volatileCache) WriteThrough(p []byte, off int64) (int, error) {
+	if off%sectorBytes != 0 || len(p)%sectorBytes != 0 {
+		return 0, fmt.Errorf("write %d bytes through at %d: not whole sectors", len(p), off)
+	}
+	if err := c.forget(off/sectorBytes, (off+int64(len(p)))/sectorBytes); err != nil {
+		return 0, err
+	}
+	n, err := c.dev.WriteThrough(p, off)
+	if err != nil {
+		c.mu.Lock()
+		c.failed = err
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// forget drops unsynced writes of the sectors [from, to), which are about to be written through.
+func (c *volatileCache) forget(from, to int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := from; s < to; s++ {
+		delete(c.dirty, s)
+	}
+	return c.failed
+}
+
+// prewrite is dev's own.
+func (c *volatileCache) prewrite(off, n int64) error {
+	if p, ok := c.dev.(prewriter); ok {
+		return p.prewrite(off, n)
+	}
+	return nil
 }
 
 // Sync gives dev all that was written before the call, in order of place, and syncs it.

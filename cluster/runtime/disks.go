@@ -26,8 +26,9 @@ type diskEvent struct {
 	failed  error // the disk is over; the last event of a worker
 }
 
-// diskWorker runs one open disk: one goroutine calls the disk's methods, a second one its syncs. Requests are executed in the
-// order in which they were queued, and replies reach the core in the order in which the disk gave them.
+// diskWorker runs one open disk: one goroutine calls the disk's methods, two others the two jobs that it may have at a time: a group,
+// and a checkpoint's sync. Requests are executed in the order in which they were queued, and replies reach the core in the order in which
+// the disk gave them.
 type diskWorker struct {
 	id   raid.DiskID
 	path string
@@ -55,7 +56,7 @@ type syncResult struct {
 func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, post func(diskEvent)) *diskWorker {
 	return &diskWorker{
 		id: id, path: path, disk: disk, post: post,
-		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 1), synced: make(chan syncResult, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 2), synced: make(chan syncResult, 2), done: make(chan struct{}),
 	}
 }
 
@@ -113,8 +114,15 @@ func (w *diskWorker) giveBack(reqs []*raid.DiskRequest) {
 	w.mu.Unlock()
 }
 
-// syncer runs the disk's syncs, one at a time, while run goes on with the next step.
+// syncer runs the disk's jobs, two at a time, while run goes on with the next step.
 func (w *diskWorker) syncer() {
+	var second sync.WaitGroup
+	second.Go(w.runJobs)
+	w.runJobs()
+	second.Wait()
+}
+
+func (w *diskWorker) runJobs() {
 	for job := range w.jobs {
 		began := bootNs()
 		err := job.Run()
@@ -141,7 +149,7 @@ func (w *diskWorker) run() {
 
 // work executes requests until it is told to stop (nil) or the disk fails.
 func (w *diskWorker) work() error {
-	syncing, more := false, true // a sync is under way; background work may be waiting
+	syncing, more := 0, true // jobs under way; background work may be waiting
 	lastBackground := bootNs()
 	timer := time.NewTimer(backgroundIdle)
 	defer timer.Stop()
@@ -151,8 +159,8 @@ func (w *diskWorker) work() error {
 			w.step(reqs)
 			more = true
 		}
-		if ok && !syncing && w.disk.SyncWanted() {
-			syncing = true
+		for ok && w.disk.SyncWanted() {
+			syncing++
 			w.jobs <- w.disk.BeginSync()
 		}
 		if now := bootNs(); ok && more && (len(reqs) == 0 || now-lastBackground > int64(backgroundEvery)) {
@@ -161,14 +169,14 @@ func (w *diskWorker) work() error {
 			w.reply(w.disk.Step(now, nil)) // what background work has released
 		}
 		if err := w.disk.Failed(); err != nil || !ok {
-			if syncing {
+			for ; syncing > 0; syncing-- {
 				w.endSync(<-w.synced)
 			}
 			return err
 		}
 		wait := backgroundIdle
 		switch {
-		case more && syncing:
+		case more && syncing > 0:
 			wait = backgroundBusy // it may be waiting for the sync
 		case more:
 			wait = 0
@@ -177,7 +185,7 @@ func (w *diskWorker) work() error {
 		select {
 		case <-w.wake:
 		case r := <-w.synced:
-			syncing, more = false, true
+			syncing, more = syncing-1, true
 			w.endSync(r)
 		case <-timer.C:
 			more = true

@@ -178,12 +178,21 @@ func (d *slowDevice) set(delay time.Duration) {
 	d.mu.Unlock()
 }
 
-func (d *slowDevice) Sync() error {
+func (d *slowDevice) wait() {
 	d.mu.Lock()
 	delay := d.delay
 	d.mu.Unlock()
 	time.Sleep(delay)
+}
+
+func (d *slowDevice) Sync() error {
+	d.wait()
 	return d.Device.Sync()
+}
+
+func (d *slowDevice) WriteThrough(p []byte, off int64) (int, error) {
+	d.wait()
+	return d.Device.WriteThrough(p, off)
 }
 
 func TestASlowDiskIsLeftOutAndComesBack(t *testing.T) {

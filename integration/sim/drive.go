@@ -69,6 +69,13 @@ func (g *gate) WriteAt(p []byte, off int64) (int, error) {
 	return g.Device.WriteAt(p, off)
 }
 
+func (g *gate) WriteThrough(p []byte, off int64) (int, error) {
+	if err := g.pass(); err != nil {
+		return 0, err
+	}
+	return g.Device.WriteThrough(p, off)
+}
+
 func (g *gate) Sync() error {
 	if err := g.pass(); err != nil {
 		return err

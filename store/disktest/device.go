@@ -30,6 +30,7 @@ type Device struct {
 	crashAt int  // operation at which the power fails; 0: never
 	ops     int
 	syncs   int
+	through int // writes
 }
 
 // write is one sector of a write that is not durable.
@@ -57,6 +58,13 @@ func (d *Device) Ops() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ops
+}
+
+// Through counts the writes that were durable when they returned.
+func (d *Device) Through() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.through
 }
 
 // Syncs counts the syncs that were done.
@@ -126,6 +134,44 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if d.count() {
 		return 0, ErrCrashed
+	}
+	return len(p), nil
+}
+
+// WriteThrough makes p durable, and nothing else: what the cache holds of other sectors stays there. If the power fails at this
+// operation, any sectors of it may be there afterwards.
+func (d *Device) WriteThrough(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.off {
+		return 0, ErrCrashed
+	}
+	if off < 0 || off+int64(len(p)) > d.size || off%sectorBytes != 0 || len(p)%sectorBytes != 0 {
+		return 0, io.ErrShortWrite
+	}
+	first, end := off/sectorBytes, (off+int64(len(p)))/sectorBytes
+	for s := first; s < end; s++ {
+		b := new([sectorBytes]byte)
+		copy(b[:], p[(s-first)*sectorBytes:])
+		d.cache[s] = b
+		d.pending = append(d.pending, write{s, b})
+		delete(d.latent, s)
+	}
+	if d.count() {
+		return 0, ErrCrashed
+	}
+	d.through++
+	rest := d.pending[:0]
+	for _, w := range d.pending {
+		if w.sector < first || w.sector >= end {
+			rest = append(rest, w)
+		}
+	}
+	clear(d.pending[len(rest):])
+	d.pending = rest
+	for s := first; s < end; s++ {
+		d.sectors[s] = d.cache[s]
+		delete(d.cache, s)
 	}
 	return len(p), nil
 }

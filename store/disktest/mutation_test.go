@@ -66,6 +66,7 @@ func TestMutations(t *testing.T) {
 		{"C25", applyWaits},
 		{"C26", fenceFell},
 		{"C27", shardMissing},
+		{"GROUP_COVERS", histories},
 		{"L12", pinnedRecords},
 		{"WIPE_TORN", largeShard},
 		{"TRUST_ONE_PAGE", lostPage},
