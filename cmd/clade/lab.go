@@ -46,7 +46,7 @@ without, over a switch in memory.`,
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.name, "name", "lab", "name of the lab")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON")
-	cmd.AddCommand(o.upCommand(), o.downCommand(), o.statusCommand(), o.faultCommand(), o.demoCommand(), o.tortureCommand(), o.calmCommand(), burnCommand())
+	cmd.AddCommand(o.upCommand(), o.downCommand(), o.statusCommand(), o.faultCommand(), o.replaceCommand(), o.demoCommand(), o.tortureCommand(), o.calmCommand(), burnCommand())
 	return cmd
 }
 
@@ -159,6 +159,34 @@ func (o *labOptions) statusCommand() *cobra.Command {
 			ctx, cancel := labContext(cmd)
 			defer cancel()
 			return o.report(ctx, cmd, l)
+		},
+	}
+}
+
+func (o *labOptions) replaceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "replace NODE",
+		Short: "Lose a node with its disks, and let a new one take its place",
+		Long: `Lose a node with its disks, and let a new one take its place: it joins under another
+name, its empty disks take over the lost ones' shards, the lost node is removed.
+'clade lab status' shows how the disks are filled.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := lab.Open(o.name)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := labContext(cmd)
+			defer cancel()
+			name, err := l.Replace(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.report(ctx, cmd, l)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s has taken the place of %s\n", name, args[0])
+			return nil
 		},
 	}
 }

@@ -192,6 +192,20 @@ func (w *work) rollingUpgrade() (longestMs float64) {
 	return longestMs
 }
 
+// replaceNode loses the owner's machine with its disks; a new one takes its place.
+func (w *work) replaceNode() (longestMs float64) {
+	w.t.Helper()
+	w.take()
+	_, err := w.lab.Replace(within(w.t, time.Minute), w.owner())
+	must(w.t, err)
+	must(w.t, lab.Await(within(w.t, time.Minute), w.lab, "the new node's disk in sync", func(s *lab.NodeStatus) bool {
+		return len(s.Volumes) == 1 && s.Volumes[0].Health == "healthy" && len(s.Volumes[0].InSync) == 3
+	}))
+	longestMs = w.progress(60)
+	w.healthy()
+	return longestMs
+}
+
 // TestAGuestLivesThroughFaults: with a file system mounted and two loads in it, whatever happens to the cluster is a slow disk
 // and nothing else.
 func TestAGuestLivesThroughFaults(t *testing.T) {
@@ -212,6 +226,7 @@ func TestAGuestLivesThroughFaults(t *testing.T) {
 				w.row(f.name, longest)
 			}
 			if *long {
+				w.row("a node is replaced", w.replaceNode())
 				w.row("rolling upgrade of three nodes", w.rollingUpgrade())
 			}
 			w.end()

@@ -16,28 +16,37 @@ func (l *Lab) diskPath(node string, disk int) string {
 
 func (l *Lab) adminSocket(name string) string { return l.path(name, "data", "admin.sock") }
 
+// disksOf returns where the i-th node's disks are.
+func (l *Lab) disksOf(i int) []string {
+	var out []string
+	for d := 0; d < l.Spec.Disks && !l.Nodes[i].Witness; d++ {
+		out = append(out, l.diskPath(l.Nodes[i].Name, d))
+	}
+	return out
+}
+
 // memberFlags are what init and join have in common.
-func (l *Lab) memberFlags(i int) []string {
+func (l *Lab) memberFlags(i int, disks []string) []string {
 	n := &l.Nodes[i]
-	args := []string{"--dir", l.nodeDir(n.Name), "--node", n.Name, "--advertise", clusterAddr(i)}
+	args := []string{"--dir", l.nodeDir(n.Name), "--node", n.Name, "--advertise", l.clusterAddr(i)}
 	for p := range l.Spec.SANPaths {
 		args = append(args, "--san", sanNIC(p))
 	}
 	if n.Witness {
 		return append(args, "--witness")
 	}
-	for d := range l.Spec.Disks {
-		args = append(args, "--disk", l.diskPath(n.Name, d))
+	for _, d := range disks {
+		args = append(args, "--disk", d)
 	}
 	return args
 }
 
 func (l *Lab) initArgs() []string {
-	return append([]string{"init", "--cluster", l.Spec.Name, "--shelf", strconv.Itoa(int(l.Spec.Shelf))}, l.memberFlags(0)...)
+	return append([]string{"init", "--cluster", l.Spec.Name, "--shelf", strconv.Itoa(int(l.Spec.Shelf))}, l.memberFlags(0, l.disksOf(0))...)
 }
 
 func (l *Lab) joinArgs(i int) []string {
-	return append([]string{"join", clusterAddr(0)}, l.memberFlags(i)...)
+	return append([]string{"join", l.clusterAddr(0)}, l.memberFlags(i, l.disksOf(i))...)
 }
 
 func (l *Lab) serveArgs(i int) []string {

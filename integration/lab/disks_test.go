@@ -2,7 +2,11 @@ package lab
 
 import (
 	"context"
+	"slices"
 	"testing"
+	"time"
+
+	"clade/cluster"
 )
 
 // TestDisksThatFail: the owner's disk fails every write, or every read, or the file system that holds all of the owner's files
@@ -38,5 +42,29 @@ func TestDisksThatFail(t *testing.T) {
 		healthyAgain(t, l)
 	}
 	v.progress(200)
+	v.stop()
+}
+
+// TestANodeIsReplaced: a machine is lost with its disks, under load. Another one takes its place, its disks are filled, and then the
+// cluster stands the loss of a further node.
+func TestANodeIsReplaced(t *testing.T) {
+	l := newLab(t, Spec{Nodes: 3, Disks: 2, SizeBytes: 64 << 20})
+	h := openHost(t, l)
+	v := startLoad(t, h, l, 1, nil)
+	for range rounds(2, 6) { // the owner each time
+		v.progress(300)
+		lost := owner(t, l, 1)
+		name, err := l.Replace(within(t, time.Minute), lost)
+		must(t, err)
+		must(t, Await(within(t, time.Minute), l, name+" in the place of "+lost, func(s *NodeStatus) bool {
+			return IsHealthy(l.Spec, s) && len(s.Volumes[0].InSync) == 3 &&
+				!slices.ContainsFunc(s.Nodes, func(n cluster.NodeStatus) bool { return n.Name == lost })
+		}))
+		v.progress(300)
+		must(t, l.Do(FaultKillAll, owner(t, l, 1)))
+		v.progress(300)
+		must(t, l.Do(FaultRestart, AllNodes))
+		healthyAgain(t, l)
+	}
 	v.stop()
 }

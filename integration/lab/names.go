@@ -25,10 +25,10 @@ func switchPort(member string, path int) string {
 }
 
 // clusterIP returns the address of the i-th node (from 0) on the cluster network.
-func clusterIP(i int) string { return fmt.Sprintf("10.77.0.%d", i+1) }
+func (l *Lab) clusterIP(i int) string { return fmt.Sprintf("10.77.0.%d", l.Nodes[i].Host) }
 
 // clusterAddr returns where the i-th node listens for its peers.
-func clusterAddr(i int) string { return fmt.Sprintf("%s:%d", clusterIP(i), clusterPort) }
+func (l *Lab) clusterAddr(i int) string { return fmt.Sprintf("%s:%d", l.clusterIP(i), clusterPort) }
 
 // SANBridge returns the name of the switch of a SAN path, from 0.
 func (l *Lab) SANBridge(path int) string { return sanBridge(path) }

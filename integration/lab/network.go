@@ -149,7 +149,7 @@ func (l *Lab) plugCluster(cluster *space, i int) error {
 	if err != nil {
 		return fmt.Errorf("lab: %s in %s: %w", clusterNIC, far.name, err)
 	}
-	addr, err := netlink.ParseAddr(clusterIP(i) + "/24")
+	addr, err := netlink.ParseAddr(l.clusterIP(i) + "/24")
 	if err == nil {
 		err = far.handle.AddrAdd(link, addr)
 	}

@@ -44,6 +44,7 @@ type Lab struct {
 type Member struct {
 	Name    string `json:"name"`
 	Witness bool   `json:"witness,omitempty"`
+	Host    int    `json:"host"` // the last part of its address on the cluster network
 	// Process is the last `clade serve` started for it: the guardian.
 	Process Process `json:"process"`
 }
@@ -85,7 +86,7 @@ func claim(spec Spec) (*Lab, error) {
 	}
 	l.Mark = hex.EncodeToString(mark)
 	for i, name := range spec.nodeNames() {
-		l.Nodes = append(l.Nodes, Member{Name: name, Witness: i >= spec.Nodes})
+		l.Nodes = append(l.Nodes, Member{Name: name, Witness: i >= spec.Nodes, Host: i + 1})
 	}
 	if err := os.MkdirAll(registryDir, 0o755); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
