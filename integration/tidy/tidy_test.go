@@ -43,6 +43,7 @@ var imports = map[string][]string{
 	"integration/sim":             {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/load", "raid", "store", "store/disktest", "store/raftlog", "membership", "cluster"},
 	"integration/lab":             {"aoe", "aoe/link", "aoe/initiator", "aoe/initiator/load", "raid", "membership", "cluster", "cluster/runtime"},
 	"integration/torture":         {"aoe", "aoe/initiator", "aoe/initiator/load", "integration/lab"},
+	"integration/bench":           {"aoe/initiator/bench", "integration/lab"},
 	"integration/compose":         {},
 	"integration/guest":           {},
 	"integration/guest/agent":     {},

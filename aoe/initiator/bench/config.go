@@ -71,7 +71,9 @@ type Config struct {
 	MeasureNs int64 // default 10 s
 	TimeoutNs int64 // an operation that takes longer fails the run; default 30 s
 	MaxOut    int   // frames in flight per MAC and path; default 64, as Linux' aoe_maxout
-	RTOMinNs  int64 // default that of the initiator
+	// RTOMinNs is the least time after which a frame is sent again; default 100 ms, the tick of Linux' driver. A target that is
+	// merely busy then gets no copies to answer as well.
+	RTOMinNs int64
 
 	// Pids are processes of the target whose processor time is to be measured.
 	Pids []int
@@ -103,6 +105,9 @@ func (c Config) withDefaults() Config {
 	setInt(&c.MaxOut, 64)
 	if c.MeasureNs == 0 {
 		c.MeasureNs = 10 * secondNs
+	}
+	if c.RTOMinNs == 0 {
+		c.RTOMinNs = secondNs / 10
 	}
 	if c.TimeoutNs == 0 {
 		c.TimeoutNs = 30 * secondNs

@@ -44,6 +44,16 @@ func (h *Histogram) Add(ns int64) {
 	h.bucket[bucketOf(ns)]++
 }
 
+// Merge adds what another histogram has counted.
+func (h *Histogram) Merge(o *Histogram) {
+	h.count += o.count
+	h.sumNs += o.sumNs
+	h.maxNs = max(h.maxNs, o.maxNs)
+	for i := range o.bucket {
+		h.bucket[i] += o.bucket[i]
+	}
+}
+
 // Reset forgets everything.
 func (h *Histogram) Reset() { *h = Histogram{} }
 

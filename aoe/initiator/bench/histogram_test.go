@@ -41,6 +41,12 @@ func TestHistogramQuantilesAreThoseOfTheSortedList(t *testing.T) {
 	if h.MaxNs() != all[len(all)-1] || h.MeanNs() != sum/int64(len(all)) || h.Count() != uint64(len(all)) {
 		t.Errorf("max %d mean %d count %d", h.MaxNs(), h.MeanNs(), h.Count())
 	}
+	var two Histogram
+	two.Add(1 << 50)
+	two.Merge(&h)
+	if two.Count() != h.Count()+1 || two.MaxNs() != 1<<50 || two.QuantileNs(0.5) != h.QuantileNs(0.5) {
+		t.Errorf("merged: %d, max %d, median %d", two.Count(), two.MaxNs(), two.QuantileNs(0.5))
+	}
 	h.Reset()
 	if h.QuantileNs(0.5) != 0 || h.MeanNs() != 0 || h.Count() != 0 {
 		t.Error("a histogram that was reset is not empty")
