@@ -7,13 +7,16 @@ MINUTES ?= 10
 LAYOUT ?= 2+1
 NODES ?= 3
 FUZZTIME ?= 30s
+COUNT ?= 6
+BENCH ?= .
+PKGS ?= ./aoe ./aoe/link ./raid ./store ./cluster
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab torture calm compose-up compose-demo compose-down bench ci clean
+.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab torture calm compose-up compose-demo compose-down bench bench-compare ci clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/clade, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/clade ./cmd/clade
@@ -78,8 +81,12 @@ compose-demo: build ## the demo in containers: docker kill, pause and network di
 compose-down: ## remove the containers, their disks, and the engine if it was started for them
 	@$(GO) run ./integration/compose down
 
-bench: ## benchmarks; speed is given as ratios against a peer in the same run
-	$(GO) test -run '^$$' -bench . -benchmem ./aoe/... ./raid ./store/...
+bench: build ## speed against vblade, the wire alone and the disk's limits, and the goals: one table, under ten minutes (root; ARGS="--rows 2+1")
+	$(GO) run ./integration/bench $(ARGS)
+
+bench-compare: ## Go benchmarks of the hot packages at REF=commit against this tree (COUNT=6, BENCH=regexp, PKGS="./raid")
+	@[ -n "$(REF)" ] || { echo "which commit? make bench-compare REF=HEAD~10"; exit 2; }
+	integration/bench/compare.sh "$(REF)" "$(COUNT)" "$(BENCH)" $(PKGS)
 
 ci: ## what CI runs
 	.ci/run
