@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -99,8 +100,8 @@ func alignedBytes(n int) []byte {
 	b := make([]byte, n+pageBytes)
 	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & (pageBytes - 1)
 	b = b[skip : skip+n : skip+n]
-	for i := range b {
-		b[i] = byte(rand.Uint32())
+	for i := 0; i+8 <= len(b); i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], rand.Uint64())
 	}
 	return b
 }
@@ -109,6 +110,7 @@ func alignedBytes(n int) []byte {
 func (p *diskProbe) run(dir, big string, each time.Duration) (limit, error) {
 	type worker struct {
 		f    *os.File
+		buf  []byte
 		hist bench.Histogram
 		err  error
 	}
@@ -132,12 +134,12 @@ func (p *diskProbe) run(dir, big string, each time.Duration) (limit, error) {
 		if err != nil {
 			return limit{}, err
 		}
-		workers[i] = &worker{f: f}
+		workers[i] = &worker{f: f, buf: alignedBytes(p.bytes)}
 	}
 	var wg sync.WaitGroup
 	began := time.Now()
 	for _, w := range workers {
-		wg.Go(func() { w.err = p.work(w.f, began.Add(each), &w.hist) })
+		wg.Go(func() { w.err = p.work(w.f, w.buf, began.Add(each), &w.hist) })
 	}
 	wg.Wait()
 	took := time.Since(began).Seconds()
@@ -153,12 +155,11 @@ func (p *diskProbe) run(dir, big string, each time.Duration) (limit, error) {
 		P50Us: float64(all.QuantileNs(0.5)) / 1e3, P99Us: float64(all.QuantileNs(0.99)) / 1e3}, nil
 }
 
-// work is one worker.
-func (p *diskProbe) work(f *os.File, until time.Time, hist *bench.Histogram) error {
-	buf := alignedBytes(p.bytes)
+// work is one worker. It does one operation at least.
+func (p *diskProbe) work(f *os.File, buf []byte, until time.Time, hist *bench.Histogram) error {
 	for at := int64(0); ; at += int64(p.bytes) {
 		began := time.Now()
-		if began.After(until) {
+		if at > 0 && began.After(until) {
 			return nil
 		}
 		off := at

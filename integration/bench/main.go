@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -50,14 +51,15 @@ func main() {
 	runtime.LockOSThread() // children are tied to the thread that started them
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(ctx, os.Stderr, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, stderr io.Writer, args []string) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
 	root := f.String("dir", "/var/tmp", "directory on the disk to measure; not a file system in memory")
 	binary := f.String("clade", "bin/clade", "the program to measure")
 	out := f.String("out", "bin", "where bench.md, bench.svg and bench.json go")
