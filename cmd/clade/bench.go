@@ -56,7 +56,7 @@ a new volume, write it first, with --fill.`,
   clade bench -i eth1 e7.1 --op read --size 1MiB --sequential --depth 8
   clade bench -i eth1 e7.1 --pid 812 --pid 813 --json
   clade bench null-target -i eth1 e9.1`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: benchArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return benchUsage(o.run(cmd, args)) },
 	}
 	p := cmd.PersistentFlags()
@@ -93,6 +93,11 @@ func benchUsage(err error) error {
 		return &initiatorError{usage.code, usage.err, "See: clade bench --help"}
 	}
 	return err
+}
+
+// benchArgs wants the volume's address.
+func benchArgs(cmd *cobra.Command, args []string) error {
+	return benchUsage(usageArgs(cobra.ExactArgs(1))(cmd, args))
 }
 
 // config reads the flags.
@@ -222,7 +227,7 @@ func (o *benchOptions) nullCommand() *cobra.Command {
 What 'clade bench' measures against it is what the wire, the two kernels and the
 initiator allow: no storage behind AoE can be faster. Reads return noise.`,
 		Example: `  clade bench null-target -i eth1 e9.1`,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    benchArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return benchUsage(o.runNull(cmd, args[0], size))
 		},
