@@ -32,6 +32,7 @@ type dataCopy struct {
 	sectors  int
 	values   []uint64 // writes
 	answered bool
+	again    bool  // a write that another copy has had an answer for: this answer may be for that one's sake (A.4.12), the copy may never take effect
 	closedNs int64 // forever, or when it could no longer take effect for a reason of its own
 }
 
@@ -61,11 +62,20 @@ type volumeHistory struct {
 	answers map[uint64][]sectorAnswer
 	copies  []*dataCopy            // writes, in order of delivery
 	byTag   map[tagKey][]*dataCopy // not answered
-	said    map[tagKey]int64       // writes answered: when last
+	said    map[tagKey]answered    // writes answered: the last of each tag
 	epochs  []epochAnswer          // first answer of each epoch
 	lastErr string
 	control *controlHistory
 }
+
+// answered is the answer to a write, and the copy that it was taken for.
+type answered struct {
+	at   int64
+	copy *dataCopy
+}
+
+// againNs is for how long a new owner may answer what a former one has answered.
+const againNs = 10 * second
 
 type tagKey struct {
 	mac aoe.MAC
@@ -103,7 +113,7 @@ func (h *history) volume(slot uint8, vol uint64) *volumeHistory {
 	}
 	v := &volumeHistory{
 		slot: slot, vol: vol, ops: map[uint64][]linOp{}, answers: map[uint64][]sectorAnswer{},
-		byTag: map[tagKey][]*dataCopy{}, said: map[tagKey]int64{}, control: newControlHistory(),
+		byTag: map[tagKey][]*dataCopy{}, said: map[tagKey]answered{}, control: newControlHistory(),
 	}
 	h.slots[slot] = append(list, v)
 	slices.SortFunc(h.slots[slot], func(a, b *volumeHistory) int { return cmp.Compare(a.vol, b.vol) })
@@ -188,7 +198,7 @@ func (h *history) emitted(readyNs int64, from place, b []byte) {
 	c := v.match(h, proc, b)
 	if c == nil {
 		// A new owner answers a kept write that the former one had answered just before it died or released (A.4.12): no harm.
-		if at, ok := v.said[tagKey{frameDst(b), frameTag(b)}]; ok && readyNs-at < 10*second {
+		if a, ok := v.said[tagKey{frameDst(b), frameTag(b)}]; ok && readyNs-a.at < againNs {
 			return
 		}
 		h.fail("slot %d: an answer to nothing that was delivered: tag %08x", v.slot, frameTag(b))
@@ -238,7 +248,9 @@ func (v *volumeHistory) match(h *history, proc int, b []byte) *dataCopy {
 	v.byTag[k] = append(list[:found:found], list[found+1:]...)
 	c.answered = true
 	if c.write() {
-		v.said[k] = h.lastNs
+		a, ok := v.said[k]
+		c.again = ok && h.lastNs-a.at < againNs && a.copy.lba == c.lba && slices.Equal(a.copy.values, c.values)
+		v.said[k] = answered{h.lastNs, c}
 	}
 	return c
 }
@@ -293,7 +305,9 @@ func (v *volumeHistory) record(h *history, at int64, proc int, c *dataCopy, b []
 			p := b[offATAData+i*sectorBytes:]
 			op.value = readSector(p[:sectorBytes], uint64(v.slot), lba)
 		}
-		v.add(lba, op)
+		if !c.again {
+			v.add(lba, op)
+		}
 		v.answers[lba] = append(v.answers[lba], sectorAnswer{proc: c.proc, n: c.n, at: at})
 	}
 }
@@ -336,7 +350,7 @@ func (h *history) judge() int {
 func (v *volumeHistory) judge(h *history) int {
 	checked := 0
 	for _, c := range v.copies {
-		if c.answered || !c.eligible {
+		if c.answered && !c.again || !c.eligible {
 			continue
 		}
 		for i, value := range c.values {
