@@ -134,6 +134,9 @@ func markdown(t *table) string {
 	fmt.Fprintf(&b, "# Measured speed\n\nMade by `make bench`; [performance.md](performance.md) says what each row and column means.\n\n")
 	fmt.Fprintf(&b, "%s, revision %s. %d processors (%s), %s, disk files on %s. Load average before: %s. The run took %.1f minutes.\n",
 		m.When, m.Revision, m.Processors, m.CPU, m.Kernel, m.FileSystem, m.LoadBefore, m.Minutes)
+	if others := disturbance(t); others > quiet {
+		fmt.Fprintf(&b, "\n**Something else kept %.1f processors busy, on average: these figures say little. Measure again on a quiet machine.**\n", others)
+	}
 	section := func(title, text, content string) { fmt.Fprintf(&b, "\n## %s\n%s\n%s", title, text, content) }
 
 	section("Goals", "", goalTable(judge(t)))
@@ -153,6 +156,10 @@ func markdown(t *table) string {
 		byColumn(t, func(row string, l *load) string { return latencyText(t.best(row, l.name)) }))
 	section("Retransmissions", "Frames sent again, of a thousand.\n",
 		byColumn(t, func(row string, l *load) string { return resentText(t.best(row, l.name)) }))
+	section("Disk bytes", "What the target made its disks read / write for an operation, in bytes. Little read means that memory answered.\n",
+		byColumn(t, func(row string, l *load) string { return diskText(t.best(row, l.name)) }))
+	section("Disturbance", "How many of the processors something else than target and client kept busy: the kernel's own threads, and strangers.\n",
+		byColumn(t, func(row string, l *load) string { return othersText(t.best(row, l.name)) }))
 	if len(t.Failed) > 0 {
 		fmt.Fprintf(&b, "\n## Not measured\n\n")
 		for _, f := range t.Failed {
@@ -215,4 +222,35 @@ func resentText(r *bench.Result) string {
 		return "-"
 	}
 	return number(1000 * float64(r.Resent) / float64(r.FramesSent))
+}
+
+// quiet is how many processors something else may use before a run is called disturbed: journals and writeback need a little.
+const quiet = 0.25
+
+// disturbance is how many processors something else than target and client used, on average over all cells.
+func disturbance(t *table) float64 {
+	sum, n := 0.0, 0
+	for _, row := range allRows {
+		for i := range loads {
+			if r := t.best(row, loads[i].name); r != nil {
+				sum += r.Others
+				n++
+			}
+		}
+	}
+	return sum / float64(max(n, 1))
+}
+
+func othersText(r *bench.Result) string {
+	if r == nil {
+		return "-"
+	}
+	return number(r.Others)
+}
+
+func diskText(r *bench.Result) string {
+	if r == nil || r.DiskReadPerIO+r.DiskWritePerIO == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f / %.0f", r.DiskReadPerIO, r.DiskWritePerIO)
 }

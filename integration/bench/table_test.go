@@ -136,6 +136,14 @@ func TestReport(t *testing.T) {
 			t.Errorf("%d bars, want %d: %s", n, columns, line)
 		}
 	}
+	if strings.Contains(text, "quiet machine") {
+		t.Error("a quiet run is called disturbed")
+	}
+	tab.Cells[row21]["r1"][0].Others = 100
+	if !strings.Contains(markdown(tab), "quiet machine") {
+		t.Error("a disturbed run is not called so")
+	}
+	tab.Cells[row21]["r1"][0].Others = 0
 	if strings.Contains(markdown(&table{}), "NaN") {
 		t.Error("an empty table divides by zero")
 	}

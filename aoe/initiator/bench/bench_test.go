@@ -217,16 +217,40 @@ func TestProcessTime(t *testing.T) {
 	}
 }
 
+func TestBusyProcessors(t *testing.T) {
+	for raw, want := range map[string]int64{
+		"cpu  100 20 30 5000 600 7 8 9 1 0\ncpu0 1 2 3 4": 174 * tickNs,
+		"cpu0 100 20 30 5000 600 7 8 9 1 0":               0,
+		"cpu 1 2 3":                                       0,
+		"cpu  100 20 x 5000 600 7 8 9 1 0":                0,
+		"":                                                0,
+	} {
+		if got := parseBusy([]byte(raw)); got != want {
+			t.Errorf("%q: %d, want %d", raw, got, want)
+		}
+	}
+}
+
+func TestDiskBytes(t *testing.T) {
+	r, w := parseIO([]byte("rchar: 1\nwchar: 2\nsyscr: 3\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 7\n"))
+	if r != 4096 || w != 8192 {
+		t.Errorf("%d read, %d written", r, w)
+	}
+	if r, w := parseIO([]byte("read_bytes: many\nnonsense")); r != 0 || w != 0 {
+		t.Errorf("nonsense: %d read, %d written", r, w)
+	}
+}
+
 func TestResultForPeopleAndScripts(t *testing.T) {
 	r := &Result{Address: "e7.1", Op: "mixed", SizeBytes: 4096, Depth: 16, Initiators: 3, SpanBytes: 1 << 30, Seconds: 10, Ops: 123456, Reads: 60000, Writes: 63456,
 		IOPS: 12345.6, MBps: 50.567, Latency: Latency{Mean: 1234.5, P50: 999.4, P90: 2000, P99: 31234, P999: 1.5e6, Max: 2e6}, LongestGapUs: 18765,
-		FramesSent: 123500, Resent: 44, Unexpected: 2, ClientUsPerIO: 3.21, TargetUsPerIO: 10.6,
+		FramesSent: 123500, Resent: 44, Unexpected: 2, ClientUsPerIO: 3.21, TargetUsPerIO: 10.6, Others: 0.24, DiskReadPerIO: 100, DiskWritePerIO: 12345,
 		Targets: []Target{{Pid: 12, Name: "clade", UsPerIO: 10, Share: 0.5}, {Pid: 13, Name: "clade", UsPerIO: 0.6, Share: 0.01}}}
 	var out strings.Builder
 	r.WriteText(&out)
 	for _, want := range []string{"e7.1: 4.0 KiB random mixed, depth 16, 3 initiators, over 1.0 GiB for 10.0 s", "12,346 IOPS, 50.6 MB/s", "60,000 reads, 63,456 writes",
 		"p50 999µs, p90 2ms, p99 31.2ms, p99.9 1.5s, max 2s", "longest gap  18.8ms", "123,500 sent, 44 of them again; 2 answers too late",
-		"client 3.2 µs, target 10.6 µs", "13       clade            0.6 µs, 1 % of a processor"} {
+		"client 3.2 µs, target 10.6 µs; others kept 0.24 processors busy", "100 B read, 12 KiB written", "13       clade            0.6 µs, 1 % of a processor"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}

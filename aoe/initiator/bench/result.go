@@ -38,6 +38,12 @@ type Result struct {
 	ClientUsPerIO float64  `json:"client_cpu_us_per_io"`
 	TargetUsPerIO float64  `json:"target_cpu_us_per_io"` // all of Targets together; 0 if none was named
 	Targets       []Target `json:"targets,omitempty"`
+	// Others is how many processors were busy with something else than this process and Targets: the kernel's own threads, and
+	// whoever else disturbs. It means something only if all processes of the target were named.
+	Others float64 `json:"others_processors"`
+	// What the target made its disks read and write for an operation. Pages that were in memory already are not read.
+	DiskReadPerIO  float64 `json:"disk_read_bytes_per_io"`
+	DiskWritePerIO float64 `json:"disk_written_bytes_per_io"`
 }
 
 // Latency is from the submission of an operation to its last answer, in microseconds.
@@ -60,7 +66,7 @@ type Target struct {
 
 func us(ns int64) float64 { return float64(ns) / 1e3 }
 
-func (e *engine) result(t *tally, tookNs int64, warm, now initiator.Stats, before, after processor) *Result {
+func (e *engine) result(t *tally, tookNs int64, warm, now initiator.Stats, before, after usage) *Result {
 	c := &e.cfg
 	seconds := float64(tookNs) / 1e9
 	per := func(ns int64) float64 {
@@ -79,11 +85,19 @@ func (e *engine) result(t *tally, tookNs int64, warm, now initiator.Stats, befor
 		FramesSent:   now.FramesSent - warm.FramesSent, Resent: now.Resent - warm.Resent,
 		Unexpected: now.Unexpected - warm.Unexpected, AoEErrors: now.AoEErrors - warm.AoEErrors,
 		ClientUsPerIO: per(after.clientNs - before.clientNs)}
+	othersNs := after.busyNs - before.busyNs - (after.clientNs - before.clientNs)
 	for i, a := range after.targets {
-		ns := a.ns - before.targets[i].ns
+		b := &before.targets[i]
+		ns := a.ns - b.ns
+		othersNs -= ns
+		if t.ops > 0 {
+			r.DiskReadPerIO += float64(a.readBytes-b.readBytes) / float64(t.ops)
+			r.DiskWritePerIO += float64(a.writeBytes-b.writeBytes) / float64(t.ops)
+		}
 		r.TargetUsPerIO += per(ns)
 		r.Targets = append(r.Targets, Target{Pid: a.pid, Name: a.name, UsPerIO: per(ns), Share: float64(ns) / float64(tookNs)})
 	}
+	r.Others = float64(max(othersNs, 0)) / float64(tookNs)
 	return r
 }
 
@@ -114,9 +128,12 @@ func (r *Result) WriteText(w io.Writer) {
 	fmt.Fprintf(w, "  frames       %s sent, %s of them again; %s answers too late\n", humanize.Comma(int64(r.FramesSent)), humanize.Comma(int64(r.Resent)), humanize.Comma(int64(r.Unexpected)))
 	fmt.Fprintf(w, "  CPU per I/O  client %.1f µs", r.ClientUsPerIO)
 	if len(r.Targets) > 0 {
-		fmt.Fprintf(w, ", target %.1f µs", r.TargetUsPerIO)
+		fmt.Fprintf(w, ", target %.1f µs; others kept %.2f processors busy", r.TargetUsPerIO, r.Others)
 	}
 	fmt.Fprintln(w)
+	if r.DiskReadPerIO > 0 || r.DiskWritePerIO > 0 {
+		fmt.Fprintf(w, "  disk per I/O %s read, %s written\n", humanize.IBytes(uint64(r.DiskReadPerIO)), humanize.IBytes(uint64(r.DiskWritePerIO)))
+	}
 	for _, t := range r.Targets {
 		fmt.Fprintf(w, "    %-8d %-16s %.1f µs, %.0f %% of a processor\n", t.Pid, t.Name, t.UsPerIO, 100*t.Share)
 	}

@@ -120,7 +120,7 @@ func Run(cfg Config) (*Result, error) {
 		e.begin(main)
 	}
 	warm := e.stats()
-	before, err := takeCPU(cfg.Pids)
+	before, err := takeUsage(cfg.Pids)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func Run(cfg Config) (*Result, error) {
 	tookNs := e.clock() - beganNs
 	e.gapNs = max(e.gapNs, beganNs+tookNs-e.lastNs)
 	measured, now := e.tally, e.stats()
-	after, err := takeCPU(cfg.Pids)
+	after, err := takeUsage(cfg.Pids)
 	if err := errors.Join(err, e.drain()); err != nil {
 		return nil, err
 	}
