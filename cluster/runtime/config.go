@@ -89,6 +89,7 @@ type Config struct {
 	Advertise string   `toml:"advertise" comment:"cluster address that other nodes connect to; default: listen, if that names a host"`
 	SAN       []string `toml:"san" comment:"SAN interfaces, one per path: a name, a MAC, or an IP prefix on it"`
 	Disks     []string `toml:"disks" comment:"paths of disks besides those that 'clade disk add' knows"`
+	Priority  string   `toml:"priority" comment:"high: this node goes before what else runs on the host, else it may lose its lease there; as-started: it does not"`
 
 	Cache  CacheConfig  `toml:"cache"`
 	Admin  AdminConfig  `toml:"admin"`
@@ -137,6 +138,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	setString(&c.Listen, DefaultListen)
+	setString(&c.Priority, PriorityHigh)
 	setString(&c.Log.Level, "info")
 	setString(&c.Log.Format, "text")
 	if c.Advertise == "" {
@@ -191,6 +193,9 @@ func (c *Config) Validate() error {
 				bad("san", "%q is listed twice: one entry per path", s)
 			}
 		}
+	}
+	if c.Priority != PriorityHigh && c.Priority != PriorityAsStarted {
+		bad("priority", "%q: choose %s or %s", c.Priority, PriorityHigh, PriorityAsStarted)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {

@@ -52,6 +52,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"port", func(c *Config) { c.Listen = "10.0.0.1:99999" }, "below 65536"},
 		{"everywhere", func(c *Config) { c.Advertise = "0.0.0.0:7770" }, "advertise:"},
 		{"path twice", func(c *Config) { c.SAN = []string{"eth1", "eth1"} }, "listed twice"},
+		{"priority", func(c *Config) { c.Priority = "realtime" }, "priority: \"realtime\""},
 		{"level", func(c *Config) { c.Log.Level = "loud" }, "log.level"},
 		{"format", func(c *Config) { c.Log.Format = "xml" }, "log.format"},
 		{"lease too short", func(c *Config) { c.Timing.Lease = Duration(time.Millisecond) }, "timing.lease"},

@@ -33,6 +33,7 @@ type GuardianOptions struct {
 	Dir     string
 	Command []string // the worker's command line
 	Restart bool     // start the worker again when it dies, instead of exiting
+	First   bool     // the guardian and its worker go before what else runs on the host, if the system allows it
 	Log     *slog.Logger
 	// Signals are passed on: the first ends the worker gracefully, a second one at once. The guardian then exits as the
 	// worker did.
@@ -43,6 +44,9 @@ type GuardianOptions struct {
 // end of its term (A.2 Proof of death) and tells all peers, so that they need not wait for its lease to run out, nor for its
 // disks' connections. A guardian that dies leaves its worker running; the next death then costs time and nothing else.
 func Guard(opt GuardianOptions) (int, error) {
+	if opt.First {
+		goFirst(opt.Log)
+	}
 	pause := restartMin
 	for {
 		began := bootNs()

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv(workerEnv); how != "" {
 		os.Exit(fakeWorker(how))
 	}
+	if how := os.Getenv(priorityEnv); how != "" {
+		os.Exit(fakePriority(how))
+	}
 	os.Exit(m.Run())
 }
 

@@ -107,7 +107,7 @@ func (f *serveFlags) runGuardian(cmd *cobra.Command) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 	code, err := runtime.Guard(runtime.GuardianOptions{Dir: f.dir, Command: append([]string{self, "serve", "--worker"}, f.workerArgs()...),
-		Restart: f.restart, Log: log.With("role", "guardian"), Signals: signals})
+		Restart: f.restart, First: c.Priority == runtime.PriorityHigh, Log: log.With("role", "guardian"), Signals: signals})
 	if err != nil {
 		return err
 	}
