@@ -45,6 +45,7 @@ type bencher struct {
 	cols   []string
 	table  table
 	began  time.Time
+	log    io.Writer
 }
 
 func main() {
@@ -71,7 +72,7 @@ func run(ctx context.Context, stderr io.Writer, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b := &bencher{each: *each, rounds: *rounds, rows: pick(allRows, *rows), cols: pick(loadNames(), *cols), began: time.Now()}
+	b := &bencher{each: *each, rounds: *rounds, rows: pick(allRows, *rows), cols: pick(loadNames(), *cols), began: time.Now(), log: stderr}
 	if b.each <= 0 || b.rounds < 1 || len(b.rows) == 0 || len(b.cols) == 0 || f.NArg() > 0 {
 		return errors.New("nothing to measure: see --help")
 	}
@@ -166,7 +167,7 @@ func (b *bencher) makeDirs(root string) error {
 }
 
 func (b *bencher) tell(f string, args ...any) {
-	fmt.Fprintf(os.Stderr, "%4.0f s  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(f, args...))
+	fmt.Fprintf(b.log, "%4.0f s  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(f, args...))
 }
 
 func (b *bencher) wants(row string) bool { return slices.Contains(b.rows, row) }

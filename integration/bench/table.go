@@ -7,12 +7,12 @@ import (
 // The rows: what is measured. Their names are what the report shows.
 const (
 	rowNull    = "null (wire alone)"
-	rowVblade  = "vblade, tmpfs"
-	rowRAM     = "Clade 1+0, tmpfs"
+	rowVblade  = "vblade on tmpfs"
+	rowRAM     = "Clade 1+0 on tmpfs"
 	row10      = "Clade 1+0"
 	row11      = "Clade 1+1"
 	row21      = "Clade 2+1"
-	row21Small = "Clade 2+1, MTU 1500"
+	row21Small = "Clade 2+1 at MTU 1500"
 	row12      = "Clade 1+2"
 	row42      = "Clade 4+2"
 )

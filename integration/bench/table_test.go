@@ -4,11 +4,17 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"clade/aoe/initiator/bench"
 )
@@ -73,10 +79,10 @@ func TestGoalsNotice(t *testing.T) {
 		{[]string{"MTU 1500: 4 KiB write, qd 64"}, row21Small, "w64", func(r *bench.Result) { r.IOPS = 50_000 }, false},
 		{[]string{"latency", "fdatasync"}, row21, "w1", func(r *bench.Result) { r.Latency.P50 = 300 }, false},
 		{[]string{"latency", "fdatasync"}, row21, "w1", func(r *bench.Result) { r.Latency.P50 = 301 }, true},
-		{[]string{"tmpfs: 4 KiB read, qd 1,", rowVblade}, rowRAM, "r1", func(r *bench.Result) { r.IOPS = 99_999 }, true},
-		{[]string{"tmpfs: 4 KiB read, qd 1,", rowNull}, rowRAM, "r1", func(r *bench.Result) { r.IOPS = 75_500 }, false},
-		{[]string{"tmpfs: 4 KiB read, qd 1,", rowNull}, rowRAM, "r1", func(r *bench.Result) { r.IOPS = 75_400 }, true},
-		{[]string{"tmpfs: 4 KiB write, qd 64,", rowVblade}, rowRAM, "w64", func(r *bench.Result) { r.IOPS = 99_999 }, true},
+		{[]string{"on tmpfs: 4 KiB read, qd 1,", rowVblade}, rowRAM, "r1", func(r *bench.Result) { r.IOPS = 99_999 }, true},
+		{[]string{"on tmpfs: 4 KiB read, qd 1,", rowNull}, rowRAM, "r1", func(r *bench.Result) { r.IOPS = 75_500 }, false},
+		{[]string{"on tmpfs: 4 KiB read, qd 1,", rowNull}, rowRAM, "r1", func(r *bench.Result) { r.IOPS = 75_400 }, true},
+		{[]string{"on tmpfs: 4 KiB write, qd 64,", rowVblade}, rowRAM, "w64", func(r *bench.Result) { r.IOPS = 99_999 }, true},
 		{[]string{"CPU", "write, qd 64"}, row21, "w64", func(r *bench.Result) { r.TargetUsPerIO = 61 }, true},
 		{[]string{"CPU", "read, qd 64"}, row21, "r64", func(r *bench.Result) { r.TargetUsPerIO = 21 }, true},
 		{[]string{"CPU", "read from disk, qd 64"}, row21, "d64", func(r *bench.Result) { r.TargetUsPerIO = 41 }, true},
@@ -219,6 +225,55 @@ func TestEveryLimitIsMeasured(t *testing.T) {
 	for col, name := range limitOf {
 		if findLoad(col) == nil || !slices.ContainsFunc(diskProbes, func(p diskProbe) bool { return p.name == name }) {
 			t.Errorf("column %s is held against %s", col, name)
+		}
+	}
+}
+
+// TestWholeRun measures two targets for moments: that everything comes up, is measured, and goes away again.
+func TestWholeRun(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil || os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("CI lacks root, for network namespaces, or ip, of the package iproute2")
+		}
+		t.Skip("needs root, for network namespaces, and ip, of the package iproute2")
+	}
+	const root = "/var/tmp"
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil || st.Type == tmpfsMagic {
+		t.Skipf("needs %s on a disk", root)
+	}
+	out := t.TempDir()
+	program := filepath.Join(out, "clade")
+	if text, err := exec.Command("go", "build", "-o", program, "clade/cmd/clade").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, text)
+	}
+	var log strings.Builder
+	if err := run(t.Context(), &log, []string{"--dir", root, "--clade", program, "--out", out, "--each", "200ms", "--rounds", "2",
+		"--rows", "null,1+0 on tmpfs", "--loads", "w1,r16"}); err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	raw, err := os.ReadFile(filepath.Join(out, "bench.json"))
+	var tab table
+	if err = errors.Join(err, json.Unmarshal(raw, &tab)); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []string{rowNull, rowRAM} {
+		for _, col := range []string{"w1", "r16"} {
+			if r := tab.best(row, col); r == nil || len(tab.Cells[row][col]) != 2 || r.Ops == 0 || r.Depth != findLoad(col).depth || (r.Writes > 0) != findLoad(col).write {
+				t.Errorf("%s, %s: %+v", row, col, r)
+			}
+		}
+	}
+	if r := tab.best(rowRAM, "w1"); r != nil && len(r.Targets) != 2 {
+		t.Errorf("a node is a worker and a guardian, but processor time is of %+v", r.Targets)
+	}
+	if len(tab.Failed) > 0 || !strings.Contains(log.String(), "Clade 1+0 on tmpfs") {
+		t.Errorf("%v\n%s", tab.Failed, log.String())
+	}
+	pattern := fmt.Sprintf("%s%d*", namePrefix, os.Getpid())
+	for _, dir := range []string{root, "/run/netns"} {
+		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
 		}
 	}
 }
