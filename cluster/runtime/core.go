@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -75,8 +76,12 @@ func (r *Runtime) sleep() error {
 	if wait <= 0 {
 		return nil
 	}
+	until := bootNs() + wait
 	if _, err := r.poller.Load().Wait(wait); err != nil {
 		return fmt.Errorf("runtime: wait for frames: %w", err)
+	}
+	if now := bootNs(); now > until {
+		r.stats.late(now - until)
 	}
 	return nil
 }
@@ -88,6 +93,9 @@ func (r *Runtime) feed(item any) {
 	case peerFrames:
 		if r.conns[x.conn.id] == x.conn { // else its PeerDown has been said
 			for _, m := range x.msgs {
+				if m.Heartbeat != nil && m.Relay == nil {
+					x.conn.beat(now)
+				}
 				r.node.Peer(now, x.conn.id, m)
 			}
 		}
@@ -149,6 +157,7 @@ func (r *Runtime) connUp(now int64, c *peerConn) {
 		r.node.PeerDown(now, c.id, false)
 	}
 	r.conns[c.id] = c
+	c.gaps = r.stats.beatSecs.WithLabelValues(strconv.FormatUint(uint64(c.id), 10))
 	if d := c.realDiff; d > time.Second || d < -time.Second {
 		r.log.Warn("a peer's wall clock differs; set both by NTP", "peer", c.id, "by", d.Round(time.Millisecond))
 	}

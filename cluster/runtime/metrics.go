@@ -22,7 +22,9 @@ var latencyBuckets = []float64{20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3,
 type metrics struct {
 	registry   *prometheus.Registry
 	turnSecs   prometheus.Histogram
+	lateSecs   prometheus.Histogram
 	commitSecs prometheus.Histogram
+	beatSecs   *prometheus.HistogramVec // by peer
 	stepSecs   *prometheus.HistogramVec // by disk
 	syncSecs   *prometheus.HistogramVec
 	requests   *prometheus.CounterVec
@@ -44,6 +46,8 @@ func newMetrics(r *Runtime) metrics {
 	m := metrics{
 		registry:   prometheus.NewRegistry(),
 		turnSecs:   prometheus.NewHistogram(hist("clade_core_turn_seconds", "Duration of one turn of the core loop.")),
+		lateSecs:   prometheus.NewHistogram(hist("clade_core_late_seconds", "How much later than it wanted the core loop was woken: a busy host.")),
+		beatSecs:   prometheus.NewHistogramVec(hist("clade_peer_heartbeat_gap_seconds", "Time between two heartbeats of a peer: a busy host, here or there, or lost frames."), []string{"peer"}),
 		commitSecs: prometheus.NewHistogram(hist("clade_raft_commit_seconds", "Duration of one durable write of the Raft log.")),
 		stepSecs:   prometheus.NewHistogramVec(hist("clade_disk_step_seconds", "Duration of one batch of requests to a disk, without its sync."), []string{"disk"}),
 		syncSecs:   prometheus.NewHistogramVec(hist("clade_disk_sync_seconds", "Duration of one sync of a disk."), []string{"disk"}),
@@ -51,12 +55,13 @@ func newMetrics(r *Runtime) metrics {
 		events:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clade_events_total", Help: "What has happened, by kind."}, []string{"kind"}),
 		sanErrors:  prometheus.NewCounter(prometheus.CounterOpts{Name: "clade_san_errors_total", Help: "Errors of SAN interfaces besides link loss."}),
 	}
-	m.registry.MustRegister(m.turnSecs, m.commitSecs, m.stepSecs, m.syncSecs, m.requests, m.events, m.sanErrors,
+	m.registry.MustRegister(m.turnSecs, m.lateSecs, m.beatSecs, m.commitSecs, m.stepSecs, m.syncSecs, m.requests, m.events, m.sanErrors,
 		collectors.NewGoCollector(), &nodeCollector{r})
 	return m
 }
 
 func (m *metrics) turn(ns int64)   { m.turnSecs.Observe(float64(ns) / 1e9) }
+func (m *metrics) late(ns int64)   { m.lateSecs.Observe(float64(ns) / 1e9) }
 func (m *metrics) commit(ns int64) { m.commitSecs.Observe(float64(ns) / 1e9) }
 func (m *metrics) event(e *cluster.Event) {
 	m.events.WithLabelValues(eventNames[e.Kind]).Inc()

@@ -45,6 +45,10 @@ func TestMetricsSayWhatTheOwnerDid(t *testing.T) {
 	if sum := value(`clade_io_seconds_sum{kind="write"}`); sum <= 0 {
 		t.Errorf("the writes took %v s", sum)
 	}
+	peer := strconv.Itoa(int(owner.r.id.Node)%3 + 1)
+	if n, sum := value(`clade_peer_heartbeat_gap_seconds_count{peer="`+peer+`"}`), value(`clade_peer_heartbeat_gap_seconds_sum{peer="`+peer+`"}`); n < 1 || sum <= 0 {
+		t.Errorf("%v gaps of %v s between the heartbeats of node %s", n, sum, peer)
+	}
 	if value("clade_lease_valid") != 1 {
 		t.Error("the owner holds no lease")
 	}

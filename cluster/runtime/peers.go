@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"clade/cluster"
 	"clade/raid"
 )
@@ -61,6 +63,9 @@ type peerConn struct {
 	inbox atomic.Int64  // bytes in the core's inbox
 	drain chan struct{} // capacity 1: the core has taken some
 
+	beatNs int64               // the last heartbeat; the core's goroutine only, as:
+	gaps   prometheus.Observer // between heartbeats; nil until the core has the connection
+
 	rxBytes, txBytes, rxMsgs, txMsgs atomic.Uint64
 }
 
@@ -75,6 +80,14 @@ func (p *peerConn) kill() {
 		p.out.close()
 		_ = p.c.Close() // nothing follows on it
 	})
+}
+
+// beat notes a heartbeat. In the core's goroutine.
+func (p *peerConn) beat(nowNs int64) {
+	if p.beatNs != 0 {
+		p.gaps.Observe(float64(nowNs-p.beatNs) / 1e9)
+	}
+	p.beatNs = nowNs
 }
 
 // consumed says that the core is through with so many bytes.

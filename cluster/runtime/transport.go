@@ -13,6 +13,9 @@ const (
 	dialTimeout = time.Second
 	// userTimeout is how long sent bytes may stay unacknowledged before the kernel breaks a connection.
 	userTimeout = 2 * time.Second
+	// rtoMin is the least retransmission time-out. The kernel's own, 200 ms, is half a lease for one lost heartbeat whose repetition
+	// is lost as well, or that nothing followed. It also bounds how long the peer delays its acknowledgements. Since Linux 6.11.
+	rtoMin = 40 * time.Millisecond
 	// unsentMax keeps bulk data out of the kernel's queue, where no heartbeat could overtake it.
 	unsentMax = 256 << 10
 )
@@ -66,5 +69,6 @@ func tune(c net.Conn) {
 	_ = raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMax)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_RTO_MIN_US, int(rtoMin/time.Microsecond))
 	})
 }
