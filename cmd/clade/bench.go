@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"syscall"
@@ -135,6 +136,7 @@ func (o *benchOptions) config(args []string) (bench.Config, error) {
 		return c, usageError("--seconds, --timeout and --depth have to be more than 0, --warm-up not less")
 	}
 	c.Depth, c.ReadPercent, c.Sequential, c.Fill, c.MaxOut, c.Pids = o.depth, o.readPercent, o.sequential, o.fill, o.maxOut, o.pids
+	c.Seed = rand.Uint64()
 	c.MeasureNs, c.WarmUpNs, c.TimeoutNs = int64(o.seconds*1e9), int64(o.warmUp*1e9), int64(o.timeout)
 	if (c.Op.Writes() || c.Fill) && !o.destroy {
 		what := "--op " + c.Op.String()

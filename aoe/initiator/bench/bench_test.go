@@ -147,6 +147,23 @@ func TestWritesStayInTheSpan(t *testing.T) {
 	}
 }
 
+// TestFillReachesEverything: also what is left over by many initiators with unequal shares.
+func TestFillReachesEverything(t *testing.T) {
+	for _, tc := range []struct{ macs, size int }{{1, 4096}, {7, 512}, {3, 1 << 20}} {
+		r := newRig(t, 9000)
+		target := r.disk(t, 10<<20/512)
+		if _, err := Run(Config{Ports: []link.Port{r.port}, Shelf: 9, Slot: 1, Op: Read, SizeBytes: tc.size, MACs: macs(tc.macs), Fill: true, MeasureNs: secondNs / 100}); err != nil {
+			t.Fatal(err)
+		}
+		disk := target.Disk()
+		for at := 0; at < len(disk); at += 512 {
+			if bytes.Equal(disk[at:at+512], make([]byte, 512)) {
+				t.Fatalf("%d initiators, size %d: nothing at %d", tc.macs, tc.size, at)
+			}
+		}
+	}
+}
+
 func TestReadsWriteNothing(t *testing.T) {
 	r := newRig(t, 9000)
 	target := r.disk(t, 2048)

@@ -65,7 +65,7 @@ type Config struct {
 	StartBytes  uint64 // where the span begins
 	SpanBytes   uint64 // default: to the end of the volume
 	Fill        bool   // write all of the span once before anything is measured
-	Seed        uint64
+	Seed        uint64 // of the places; runs of one seed go to the same ones, so that a second one meets warm caches
 
 	WarmUpNs  int64 // not counted; default 0
 	MeasureNs int64 // default 10 s

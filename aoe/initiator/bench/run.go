@@ -109,7 +109,7 @@ func Run(cfg Config) (*Result, error) {
 		return nil, err
 	}
 	if cfg.Fill {
-		e.begin(phase{name: "fill", op: Write, size: e.fillBytes(), submit: true, fill: true, endNs: 1<<63 - 1})
+		e.begin(phase{name: "fill", op: Write, size: cap(e.sessions[0].slots[0].buf), submit: true, fill: true, endNs: 1<<63 - 1})
 		if err := e.drain(); err != nil {
 			return nil, err
 		}
@@ -201,8 +201,14 @@ func (e *engine) identify() error {
 	return nil
 }
 
-// fillBytes is the size of an operation of the fill phase.
-func (e *engine) fillBytes() int { return int(min(uint64(SizeBytesMax), e.sessions[0].lengthB)) }
+// fillMemory bounds the buffers of a fill by many initiators, in bytes.
+const fillMemory = 256 << 20
+
+// fillBytes is the size of an operation of the fill phase: large, and not more than what a session has of the span.
+func (e *engine) fillBytes() int {
+	n := min(SizeBytesMax, fillMemory/len(e.sessions)&^4095)
+	return int(min(uint64(max(n, e.cfg.SizeBytes)), e.sessions[0].lengthB))
+}
 
 // layOut divides the span among the sessions and makes their buffers.
 func (e *engine) layOut() error {
@@ -220,17 +226,23 @@ func (e *engine) layOut() error {
 	if share == 0 {
 		return fmt.Errorf("bench: --span %d: less than one operation of %d bytes for each of %d initiators", c.SpanBytes, size, n)
 	}
-	bufBytes := c.SizeBytes
-	if c.Fill {
-		bufBytes = int(min(uint64(SizeBytesMax), share))
-	}
-	// While a volume is filled, fewer operations go on at once: enough to keep any target busy.
-	slab := make([]byte, 0)
 	for i, s := range e.sessions {
 		s.fromB, s.lengthB = c.StartBytes+uint64(i)*share, share
-		if i == len(e.sessions)-1 {
-			s.lengthB = e.spanBytes - uint64(i)*share
-		}
+	}
+	bufBytes := c.SizeBytes
+	if c.Fill {
+		bufBytes = e.fillBytes()
+	}
+	e.sessions[n-1].lengthB = e.spanBytes - (n-1)*share // the rest, too
+	e.makeSlots(bufBytes)
+	return nil
+}
+
+// makeSlots makes the operations and their buffers; those that fill are larger.
+func (e *engine) makeSlots(bufBytes int) {
+	c := &e.cfg
+	var slab []byte
+	for _, s := range e.sessions {
 		s.slots = make([]slot, c.Depth)
 		for d := range s.slots {
 			want := c.SizeBytes
@@ -246,10 +258,9 @@ func (e *engine) layOut() error {
 			slab = slab[want:]
 		}
 	}
-	return nil
 }
 
-// fillDepth is how many operations of a session fill at once.
+// fillDepth is how many operations of a session fill at once: together enough to keep any target busy.
 func (e *engine) fillDepth() int { return max(1, min(e.cfg.Depth, 8/len(e.sessions))) }
 
 // fillRandom makes bytes that no target can compress.
