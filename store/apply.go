@@ -105,11 +105,12 @@ func (d *Disk) apply(n int) (int, error) {
 		if err := d.applyRecords(v, v.log[:k]); err != nil {
 			return done, err
 		}
-		for _, r := range v.log[:k] {
+		for i, r := range v.log[:k] {
 			v.drop(r)
 			v.applied = max(v.applied, r.Seq)
+			v.log[i] = nil
+			d.forget(r)
 		}
-		clear(v.log[:k])
 		v.log = v.log[k:]
 		done += k
 		d.stats.Applied += uint64(k)
@@ -118,8 +119,7 @@ func (d *Disk) apply(n int) (int, error) {
 }
 
 func (d *Disk) applyRecords(v *volume, recs []*record) error {
-	at := map[blockID]int{}
-	var puts, dead []put
+	puts, dead := d.puts[:0], []put(nil)
 	for _, r := range recs {
 		for i := range r.Blocks {
 			id := idOf(&r.Blocks[i])
@@ -133,16 +133,14 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 			if !ok {
 				return fmt.Errorf("volume %d seq %d: extent %d block %d has no shard", v.id, r.Seq, id.extent, id.no)
 			}
-			q := put{slot, block, pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, r.Seq, r.Blocks[i].Data}
-			if j, again := at[id]; again {
-				puts[j] = q
-				continue
-			}
-			at[id] = len(puts)
-			puts = append(puts, q)
+			puts = append(puts, put{slot, block, pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, r.Seq, r.Blocks[i].Data})
 		}
 	}
-	if err := d.write(v, puts); err != nil {
+	err := d.write(v, puts)
+	if clear(puts); cap(puts) <= 2*applyBlocks {
+		d.puts = puts[:0]
+	}
+	if err != nil {
 		return err
 	}
 	for i := range dead { // the region has changed all the same: the Fill that killed the block may not be in place yet (B: C16)
@@ -152,6 +150,28 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 		}
 	}
 	return nil
+}
+
+// recordsMax bounds the empty records that are kept for reuse.
+const recordsMax = 4096
+
+// newRecord returns a record that is not durable.
+func (d *Disk) newRecord(rec *raid.Record) *record {
+	n := len(d.records)
+	if n == 0 {
+		return &record{Record: rec}
+	}
+	r := d.records[n-1]
+	d.records = d.records[:n-1]
+	r.Record = rec
+	return r
+}
+
+// forget keeps a record for reuse that is in place and that neither log nor overlay has any more.
+func (d *Disk) forget(r *record) {
+	if *r = (record{}); len(d.records) < recordsMax {
+		d.records = append(d.records, r)
+	}
 }
 
 // checkpoint makes what is in place durable, then the state of the volumes, and moves the tail (S4). Nothing may be logged and

@@ -33,6 +33,9 @@ type Disk struct {
 
 	building     *group
 	inflight     *group
+	spare        *group           // the next one to build, nil: none
+	records      []*record        // for reuse, empty
+	puts         []put            // for reuse, of length 0
 	flushing     *SyncJob         // empties the device's cache
 	ready        []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
 	failed       error
@@ -184,9 +187,9 @@ func (d *Disk) BeginSync() *SyncJob {
 // beginGroup makes building inflight. Its job is yet to be run.
 func (d *Disk) beginGroup() *SyncJob {
 	g := d.building
-	d.building = &group{}
+	d.building = d.newGroup()
 	bytes, off := d.jrn.form(g)
-	g.job = &SyncJob{dev: d.dev, g: g, bytes: bytes, off: off}
+	g.job = SyncJob{dev: d.dev, g: g, bytes: bytes, off: off}
 	d.inflight, d.sealing = g, false
 	d.stats.Groups++
 	for i := range g.entries {
@@ -198,7 +201,7 @@ func (d *Disk) beginGroup() *SyncJob {
 			}
 		}
 	}
-	return g.job
+	return &g.job
 }
 
 // EndSync takes the outcome of a job and returns the answers that are true now.
@@ -217,9 +220,10 @@ func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
 	covered := slicedCut
 	if job.g != nil {
 		if d.inflight == job.g { // else a flush was quicker
-			d.ready = append(d.ready, d.settle()...)
+			d.settle()
 		}
 		err = d.maintain()
+		d.giveBack(job.g)
 	} else if job.cp == d.cp {
 		covered = job.covers
 	}
@@ -234,8 +238,28 @@ func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
 	return out
 }
 
-// settle marks the inflight group durable and runs what waited for it.
-func (d *Disk) settle() []raid.DiskReply {
+// giveBack keeps a group for the next one, once nobody runs its job any more.
+func (d *Disk) giveBack(g *group) {
+	if d.spare != nil || cap(g.entries) > spareEntriesMax {
+		return
+	}
+	clear(g.entries)
+	clear(g.done)
+	*g = group{entries: g.entries[:0], done: g.done[:0]}
+	d.spare = g
+}
+
+// newGroup returns an empty group.
+func (d *Disk) newGroup() *group {
+	g := d.spare
+	if d.spare = nil; g == nil {
+		g = &group{}
+	}
+	return g
+}
+
+// settle marks the inflight group durable and runs what waited for it. The answers go to ready.
+func (d *Disk) settle() {
 	g := d.inflight
 	d.inflight = nil
 	d.vouched = max(d.vouched, g.lsn-1)
@@ -262,12 +286,12 @@ func (d *Disk) settle() []raid.DiskReply {
 			}
 		}
 	}
-	var out []raid.DiskReply
 	for _, f := range g.done {
-		out = append(out, f(d)...)
+		out := f(d) // may add to ready itself
+		d.ready = append(d.ready, out...)
 	}
 	d.slicedDurable(g)
-	return append(out, d.acks(nil)...)
+	d.ready = d.acks(d.ready)
 }
 
 // acks returns a cumulative acknowledgement for every volume of which more is durable than its owner was told.
@@ -289,12 +313,13 @@ func (d *Disk) acks(out []raid.DiskReply) []raid.DiskReply {
 
 // durableEnd is endseq as far as it is durable.
 func (v *volume) durableEnd() raid.Seq {
+	n := len(v.log)
+	for n > 0 && !v.log[n-1].durable { // groups become durable in the order in which records came: those that are not come last
+		n--
+	}
 	e := max(v.applied, v.based)
-	for _, r := range v.log {
-		if !r.durable {
-			break
-		}
-		e = max(e, r.Seq)
+	if n > 0 {
+		e = max(e, v.log[n-1].Seq)
 	}
 	return e
 }

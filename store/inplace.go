@@ -82,9 +82,18 @@ type put struct {
 	data  []byte
 }
 
-// write puts blocks in place, neighbours in one write, and notes their checksums.
+// write puts blocks in place, of several versions of one the last, neighbours in one write, and notes their checksums. It reorders puts.
 func (d *Disk) write(v *volume, puts []put) error {
 	slices.SortStableFunc(puts, func(a, b put) int { return cmp.Or(cmp.Compare(a.slot, b.slot), cmp.Compare(a.block, b.block)) })
+	n := 0
+	for i := range puts {
+		if i+1 < len(puts) && puts[i+1].slot == puts[i].slot && puts[i+1].block == puts[i].block {
+			continue
+		}
+		puts[n] = puts[i]
+		n++
+	}
+	puts = puts[:n]
 	for i := 0; i < len(puts); {
 		if d.replaying && mutated("C11") {
 			break // as if what is in place could be believed
@@ -137,8 +146,7 @@ func (d *Disk) distrust(p *page) {
 
 // fillOverlay lets reads find a Fill's block until it is in place.
 func (d *Disk) fillOverlay(v *volume, e *entry, i int) {
-	id := idOf(&e.blocks[i])
-	v.overlay[id] = append(v.overlay[id], image{&record{Record: &raid.Record{Seq: e.seq, Blocks: e.blocks}}, i})
+	v.overlay.add(idOf(&e.blocks[i]), image{&record{Record: &raid.Record{Seq: e.seq, Blocks: e.blocks}}, i})
 }
 
 // fillInPlace writes a durable Fill.
@@ -152,12 +160,7 @@ func (d *Disk) fillInPlace(v *volume, e *entry) error {
 			continue // the shard has gone meanwhile
 		}
 		puts = append(puts, put{slot, block, pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, e.r, b.Data})
-		list := slices.DeleteFunc(v.overlay[id], func(im image) bool { return &im.rec.Blocks[im.at] == b })
-		if len(list) == 0 {
-			delete(v.overlay, id)
-		} else {
-			v.overlay[id] = list
-		}
+		v.overlay.drop(id, func(im image) bool { return &im.rec.Blocks[im.at] == b })
 	}
 	return d.write(v, puts)
 }

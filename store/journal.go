@@ -11,6 +11,7 @@ const (
 	groupMagic       = 0x5247_4C43 // "CLGR"
 	groupHeaderBytes = 64
 	metaBytesMax     = 16 << 20
+	spareEntriesMax  = 1 << 12
 	bufBytesMin      = 256 << 10
 	bufBytesMax      = 4 << 20 // kept for the next group
 )
@@ -21,7 +22,7 @@ type group struct {
 	blocks  int
 	meta    int // upper estimate of the meta part
 	lsn     uint64
-	job     *SyncJob                         // that writes it; nil: not yet
+	job     SyncJob                          // that writes it
 	done    []func(d *Disk) []raid.DiskReply // run when it is durable, in order
 }
 

@@ -194,7 +194,7 @@ func (d *Disk) flush() error {
 		if err := d.inflight.job.Run(); err != nil {
 			return fmt.Errorf("sync: %w", err)
 		}
-		d.ready = append(d.ready, d.settle()...)
+		d.settle()
 	}
 	return nil
 }

@@ -186,7 +186,7 @@ func (d *Disk) doPrepare(out []raid.DiskReply, v *volume, r *raid.DiskRequest) [
 		if bad := d.misfit(v, rec.Blocks); bad != "" {
 			return d.refuse(out, r, "volume %d seq %d: %s", v.id, rec.Seq, bad)
 		}
-		v.push(&record{Record: rec})
+		v.push(d.newRecord(rec))
 		d.log(entry{kind: entryRecord, vol: v.id, rec: rec})
 		d.stats.Records++
 	case known:

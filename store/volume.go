@@ -24,15 +24,6 @@ type record struct {
 	dead    []bool // by block: a Fill as of a later seq carries it (B: C21); nil: none
 }
 
-// image is a block's version in a record.
-type image struct {
-	rec *record
-	at  int // index in rec.Blocks
-}
-
-func (im image) alive() bool  { return im.rec.dead == nil || !im.rec.dead[im.at] }
-func (im image) data() []byte { return im.rec.Blocks[im.at].Data }
-
 // volume is the state of (disk, volume) of A.3. What the journal holds is replayed through the same methods (redo).
 type volume struct {
 	id        raid.VolumeID
@@ -51,7 +42,7 @@ type volume struct {
 	extra     uint64   // bytes of its quota beyond the base (room.go)
 
 	log      []*record // not applied, ascending seq
-	overlay  map[blockID][]image
+	overlay  overlay
 	logBytes int64 // what log takes when it is copied forward
 
 	stream raid.Stream // σ
@@ -61,7 +52,7 @@ type volume struct {
 }
 
 func newVolume(id raid.VolumeID) *volume {
-	return &volume{id: id, overlay: map[blockID][]image{}}
+	return &volume{id: id, overlay: overlay{}}
 }
 
 // endseq is the newest seq that the disk holds (A.3).
@@ -100,8 +91,7 @@ func (v *volume) push(r *record) {
 		slices.SortStableFunc(v.log, func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
 	}
 	for i := range r.Blocks {
-		id := idOf(&r.Blocks[i])
-		v.overlay[id] = append(v.overlay[id], image{r, i})
+		v.overlay.add(idOf(&r.Blocks[i]), image{r, i})
 	}
 }
 
@@ -109,24 +99,18 @@ func (v *volume) push(r *record) {
 func (v *volume) drop(r *record) {
 	v.logBytes -= recordBytes(r.Record)
 	for i := range r.Blocks {
-		id := idOf(&r.Blocks[i])
-		list := slices.DeleteFunc(v.overlay[id], func(im image) bool { return im.rec == r })
-		if len(list) == 0 {
-			delete(v.overlay, id)
-		} else {
-			v.overlay[id] = list
-		}
+		v.overlay.drop(idOf(&r.Blocks[i]), func(im image) bool { return im.rec == r })
 	}
 }
 
 // newest returns a block's newest living image at or below s, or nil.
 func (v *volume) newest(id blockID, s raid.Seq) []byte {
 	var best image
-	for _, im := range v.overlay[id] {
+	v.overlay.each(id, func(im image) {
 		if im.rec.Seq <= s && im.alive() && (best.rec == nil || im.rec.Seq > best.rec.Seq) {
 			best = im
 		}
-	}
+	})
 	if best.rec == nil {
 		return nil
 	}
@@ -200,14 +184,14 @@ func (v *volume) raiseCommit(c raid.Seq) {
 // endseq and report until they are applied (B: C21).
 func (v *volume) kill(blocks []raid.Block, s raid.Seq) {
 	for i := range blocks {
-		for _, im := range v.overlay[idOf(&blocks[i])] {
+		v.overlay.each(idOf(&blocks[i]), func(im image) {
 			if im.rec.Seq <= s {
 				if im.rec.dead == nil {
 					im.rec.dead = make([]bool, len(im.rec.Blocks))
 				}
 				im.rec.dead[im.at] = true
 			}
-		}
+		})
 	}
 	if !mutated("REPAIR_DROPS") || len(blocks) == 0 {
 		return
