@@ -44,7 +44,7 @@ func TestALostHeartbeatIsRepeatedBeforeTheNextOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dialled.Close() //nolint:errcheck // nothing was sent
+	defer dialled.Close()
 	if _, err := greet(dialled, hello{Hello: newHello(purposePeer, Identity{Node: 2, Cluster: id.Cluster}), To: 1}); err != nil {
 		t.Fatal(err)
 	}
