@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -139,7 +140,12 @@ func (p *diskProbe) run(dir, big string, each time.Duration) (limit, error) {
 	var wg sync.WaitGroup
 	began := time.Now()
 	for _, w := range workers {
-		wg.Go(func() { w.err = p.work(w.f, w.buf, began.Add(each), &w.hist) })
+		wg.Go(func() {
+			runtime.LockOSThread() // and never unlocked: a thread that was raised ends with its work
+			if w.err = raiseThread(); w.err == nil || errors.Is(w.err, unix.EACCES) || errors.Is(w.err, unix.EPERM) {
+				w.err = p.work(w.f, w.buf, began.Add(each), &w.hist)
+			}
+		})
 	}
 	wg.Wait()
 	took := time.Since(began).Seconds()

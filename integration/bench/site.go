@@ -97,7 +97,7 @@ func simple(ctx context.Context, row, name, volume string, mtu int, args func(ni
 	var log bytes.Buffer
 	cmd := exec.Command("ip", append([]string{"netns", "exec", w.target}, args(nic)...)...) // ip becomes the program
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // in this session, for its precedence
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", row, err), w.remove())
 	}

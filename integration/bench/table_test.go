@@ -278,6 +278,17 @@ func TestWholeRun(t *testing.T) {
 	}
 }
 
+func TestAutogroup(t *testing.T) {
+	for s, want := range map[string]struct {
+		nice int
+		ok   bool
+	}{"/autogroup-12 nice 0\n": {0, true}, "/autogroup-1 nice -10": {-10, true}, "/autogroup-1 nice x": {}, "": {}} {
+		if nice, ok := parseAutogroup(s); nice != want.nice || ok != want.ok {
+			t.Errorf("%q: %d %v", s, nice, ok)
+		}
+	}
+}
+
 func TestNothingToMeasure(t *testing.T) {
 	for _, args := range [][]string{{"--rows", "nobody"}, {"--loads", "x"}, {"--each", "0"}, {"--rounds", "0"}, {"more"}, {"--unknown"}} {
 		if err := run(t.Context(), io.Discard, args); err == nil {
