@@ -9,6 +9,7 @@ import (
 const (
 	applyBlocks  = 1024     // in one piece of Background
 	lazyBytes    = 32 << 20 // applied at the latest when so much may be, or an eighth of the journal
+	unsyncedMax  = 1 << 20  // a checkpoint syncs by itself, while everybody waits; more is synced beside it before
 	idleNs       = 20_000_000
 	sealNs       = 500_000_000   // an idle disk seals after so long: whoever writes then waits for the seal's sync, too
 	checkpointNs = 2_000_000_000 // an idle disk checkpoints after so long
@@ -25,7 +26,10 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	} else if more {
 		return true, nil
 	}
-	idle := nowNs-d.lastNs >= idleNs
+	if d.inflight != nil || d.settled { // a device that is slow just now is not idle, nor the disk when it has at last answered
+		d.busyNs, d.settled = nowNs, false
+	}
+	idle := nowNs-max(d.lastNs, d.busyNs) >= idleNs
 	reading := d.regionsOn(idle)
 	full := d.jrn.used() > d.jrn.size/4
 	if idle || full || d.applicable() > min(lazyBytes, d.jrn.size/8) {
@@ -40,6 +44,9 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	}
 	quiet := d.inflight == nil && len(d.building.entries) == 0
 	if quiet && idle && d.checkpointed < d.jrn.head.lsn-1 && (full || nowNs-d.checkNs >= checkpointNs) {
+		if d.emptying = d.unsynced > unsyncedMax; d.emptying || d.flushing != nil {
+			return reading, nil // whoever writes now does not wait for all that was applied
+		}
 		d.checkNs = nowNs
 		if err := d.checkpoint(); err != nil {
 			return false, d.fail(err)

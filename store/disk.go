@@ -37,10 +37,14 @@ type Disk struct {
 	records      []*record        // for reuse, empty
 	puts         []put            // for reuse, of length 0
 	flushing     *SyncJob         // empties the device's cache
+	unsynced     int              // bytes written in place since the last one began
+	emptying     bool             // one is wanted
 	ready        []raid.DiskReply // made by a flush inside another call; handed out by the next EndSync or Step
 	failed       error
 	replaying    bool    // Open has not yet checkpointed: pages may be torn
 	lastNs       int64   // last Step
+	busyNs       int64   // when Background last found that a group was being written
+	settled      bool    // one has become durable since
 	checkpointed uint64  // lsn of the newest group that the newest checkpoint covers
 	vouched      uint64  // lsn up to which something later that is durable says that a group was
 	sealing      bool    // the next group may be empty: it vouches for the last one
@@ -180,7 +184,10 @@ func (d *Disk) BeginSync() *SyncJob {
 		d.beginSliced()
 		return job
 	}
-	d.flushing = &SyncJob{dev: d.dev, cp: d.cp, covers: d.cp.phase}
+	d.flushing, d.emptying, d.unsynced = &SyncJob{dev: d.dev, cp: d.cp}, false, 0
+	if d.cp != nil {
+		d.flushing.covers = d.cp.phase
+	}
 	return d.flushing
 }
 
@@ -261,7 +268,7 @@ func (d *Disk) newGroup() *group {
 // settle marks the inflight group durable and runs what waited for it. The answers go to ready.
 func (d *Disk) settle() {
 	g := d.inflight
-	d.inflight = nil
+	d.inflight, d.settled = nil, true
 	d.vouched = max(d.vouched, g.lsn-1)
 	if len(g.entries) == 0 {
 		d.vouched = g.lsn // nothing in it could be lost

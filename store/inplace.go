@@ -112,6 +112,7 @@ func (d *Disk) write(v *volume, puts []put) error {
 		if err := writeFull(d.dev, run, d.super.dataOffset(puts[i].slot)+int64(puts[i].block)*raid.BlockBytes); err != nil {
 			return fmt.Errorf("volume %d extent %d: %w", v.id, puts[i].id.extent, err)
 		}
+		d.unsynced += len(run)
 		i = j
 	}
 	for i := range puts {

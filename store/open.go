@@ -204,6 +204,7 @@ func (d *Disk) checkpointAt(tail position) error {
 	if err := d.dev.Sync(); err != nil {
 		return fmt.Errorf("checkpoint: sync: %w", err)
 	}
+	d.unsynced = 0
 	lsn := d.jrn.head.lsn - 1
 	next, err := d.writeImage(encodeImage(&imageState{lsn: lsn, vols: d.vols}), tail)
 	if err != nil {

@@ -45,9 +45,9 @@ func (d *Disk) beginSliced() {
 	d.cp = &sliced{lsn: d.jrn.head.lsn - 1, tail: tail, image: encodeImage(&imageState{lsn: d.jrn.head.lsn - 1, vols: d.vols})}
 }
 
-// flushWanted reports whether a checkpoint waits for the device's cache.
+// flushWanted reports whether a checkpoint waits for the device's cache, and no job empties it.
 func (d *Disk) flushWanted() bool {
-	return d.flushing == nil && d.cp != nil && (d.cp.phase == slicedData || d.cp.phase == slicedImage)
+	return d.flushing == nil && (d.emptying || d.cp != nil && (d.cp.phase == slicedData || d.cp.phase == slicedImage))
 }
 
 // slicedOn gets on with a checkpoint after a job; covered is the phase in which it was when one began that has emptied the device's

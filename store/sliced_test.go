@@ -85,3 +85,64 @@ func (u *user) cut(dev *disktest.Device, newest map[uint32]raid.Seq, acked, n ra
 		}
 	}
 }
+
+// A disk whose device is slow is not idle: it goes on waiting, and does not load the device with what can wait. And when it is idle with
+// much applied, that is synced by a job beside it, not while everybody waits.
+func TestIdleCheckpointSyncsBeside(t *testing.T) {
+	dev := disktest.New(64<<20, 1)
+	u := newUser(t, dev, 8<<20)
+	u.make(7)
+	n := raid.Seq(0)
+	prepare := func() *store.SyncJob {
+		n++
+		var nos []uint32
+		for i := range uint32(16) {
+			nos = append(nos, uint32(n)*16+i)
+		}
+		u.send(&raid.DiskRequest{Kind: raid.ReqPrepare, Epoch: 1, Stream: 1, Rec: rec(1, n, n-1, nos...), Commit: n - 1, Touch: n - 1})
+		return u.d.BeginSync()
+	}
+	background := func(ns int64) {
+		t.Helper()
+		if _, err := u.d.Background(ns); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 12 {
+		j := prepare()
+		u.d.EndSync(j, j.Run())
+	}
+	j := prepare()
+	applied := u.d.Status().Applied
+	background(10e9) // the job takes ten seconds
+	u.d.EndSync(j, j.Run())
+	background(10e9)
+	if got := u.d.Status().Applied; got != applied {
+		t.Fatalf("applied %d records while a group was being written", got-applied)
+	}
+	for range 20 { // no more than unsyncedMax at once, and then more
+		j := prepare()
+		u.d.EndSync(j, j.Run())
+	}
+	checkpoints, syncs := u.d.Status().Checkpoints, dev.Syncs()
+	for ns := int64(20e9); ns < 30e9; ns += 50e6 {
+		background(ns)
+		if u.d.SyncWanted() {
+			break
+		}
+	}
+	if u.d.Status().Applied == applied || u.d.Status().Checkpoints != checkpoints || dev.Syncs() != syncs || !u.d.SyncWanted() {
+		t.Fatalf("%d applied, %d checkpoints, %d syncs of its own, wants one beside: %v", u.d.Status().Applied-applied,
+			u.d.Status().Checkpoints-checkpoints, dev.Syncs()-syncs, u.d.SyncWanted())
+	}
+	for ns := int64(30e9); ns < 40e9; ns += 50e6 {
+		for u.d.SyncWanted() {
+			j := u.d.BeginSync()
+			u.d.EndSync(j, j.Run())
+		}
+		background(ns)
+	}
+	if u.d.Status().Checkpoints == checkpoints {
+		t.Fatal("no checkpoint was made at last")
+	}
+}
