@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"clade/aoe/initiator/bench"
 	"clade/integration/lab"
 )
 
@@ -282,12 +283,23 @@ func (b *bencher) one(ctx context.Context, s *shape) error {
 	return err
 }
 
+const coldTriesMax = 2
+
+// fromDisk says whether at least half of what was read came from a disk.
+func fromDisk(r *bench.Result) bool { return r.DiskReadPerIO >= float64(r.SizeBytes)/2 }
+
 // cell measures one column of one row.
 func (b *bencher) cell(ctx context.Context, s *site, l *load) error {
 	if !slices.Contains(b.cols, l.name) || l.cold && (len(s.disks) == 0 || s.row == rowRAM || s.row == row21Small) {
 		return nil
 	}
 	r, err := b.run(ctx, s, l)
+	for again := 0; err == nil && l.cold && !fromDisk(r) && again < coldTriesMax; again++ { // pages that were being written stay in memory
+		r, err = b.run(ctx, s, l)
+	}
+	if err == nil && l.cold && !fromDisk(r) {
+		err = fmt.Errorf("%s: %s: memory has answered: of %d bytes, %.0f came from the disk", s.row, l.title, r.SizeBytes, r.DiskReadPerIO)
+	}
 	if err != nil {
 		return b.failed(ctx, err)
 	}

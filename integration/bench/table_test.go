@@ -278,6 +278,14 @@ func TestWholeRun(t *testing.T) {
 	}
 }
 
+func TestReadsFromMemoryAreNotFromDisk(t *testing.T) {
+	for perIO, want := range map[float64]bool{0: false, 2047: false, 2048: true, 7000: true} {
+		if got := fromDisk(&bench.Result{SizeBytes: 4096, DiskReadPerIO: perIO}); got != want {
+			t.Errorf("%g bytes of 4096: %v", perIO, got)
+		}
+	}
+}
+
 func TestAutogroup(t *testing.T) {
 	for s, want := range map[string]struct {
 		nice int
