@@ -1,6 +1,9 @@
 package raid
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // fencing is what a new owner learns before its Activate: the reports of the fenced disks (A.4 FENCING).
 type fencing struct {
@@ -56,6 +59,9 @@ func (o *Owner) fenceReply(x *disk, r *DiskReply) {
 	if old := o.fence.of(x.id); old != nil {
 		old.gone, old.rep = r.Kind == RepNack, r.Report
 		return
+	}
+	if r.Report != nil {
+		slices.SortStableFunc(r.Report.Records, func(a, b RecordID) int { return cmp.Compare(a.Seq, b.Seq) }) // they are; at looks them up
 	}
 	o.fence.reports = append(o.fence.reports, diskReport{disk: x.id, gone: r.Kind == RepNack, rep: r.Report})
 	slices.SortFunc(o.fence.reports, func(a, b diskReport) int { return int(a.disk) - int(b.disk) })
@@ -182,12 +188,23 @@ func lacksCommitted(v *Volume, in []diskReport, r diskReport, c0 Seq) bool {
 }
 
 func hasSeq(rep *Report, id RecordID) bool {
-	for _, have := range rep.Records {
-		if have.Seq == id.Seq && have.Epoch == id.Epoch && have.BID == id.BID {
+	for _, have := range rep.at(id.Seq) {
+		if have.Epoch == id.Epoch && have.BID == id.BID {
 			return true
 		}
 	}
 	return false
+}
+
+// at returns the records with a seq.
+func (r *Report) at(n Seq) []RecordID {
+	bySeq := func(a RecordID, n Seq) int { return cmp.Compare(a.Seq, n) }
+	from, _ := slices.BinarySearchFunc(r.Records, n, bySeq)
+	to := from
+	for to < len(r.Records) && r.Records[to].Seq == n {
+		to++
+	}
+	return r.Records[from:to]
 }
 
 // endOf returns the last seq of the longest run after c0 in which every participant among f reports the same batch.
@@ -215,8 +232,8 @@ func newestAt(v *Volume, in []diskReport, f DiskSet, n Seq) (RecordID, bool) {
 		if !f.Has(r.disk) {
 			continue
 		}
-		for _, id := range r.rep.Records {
-			if id.Seq == n && counts(v, r.rep, id) && (!found || id.Epoch > best.Epoch) {
+		for _, id := range r.rep.at(n) {
+			if counts(v, r.rep, id) && (!found || id.Epoch > best.Epoch) {
 				best, found = id, true
 			}
 		}
@@ -225,8 +242,8 @@ func newestAt(v *Volume, in []diskReport, f DiskSet, n Seq) (RecordID, bool) {
 }
 
 func reportsCounted(v *Volume, r diskReport, id RecordID) bool {
-	for _, have := range r.rep.Records {
-		if have.Seq == id.Seq && have.Epoch == id.Epoch && have.BID == id.BID && counts(v, r.rep, have) {
+	for _, have := range r.rep.at(id.Seq) {
+		if have.Epoch == id.Epoch && have.BID == id.BID && counts(v, r.rep, have) {
 			return true
 		}
 	}
@@ -270,17 +287,22 @@ func (o *Owner) activate() {
 
 // rollForward names the writes that were kept, for whoever received their Prepare lately (A.4.12).
 func (o *Owner) rollForward(f DiskSet) {
-	var done []RecordID
+	type name struct {
+		epoch Epoch
+		seq   Seq
+		bid   uint64
+	}
+	done := map[name]bool{}
 	for _, r := range o.fence.reports {
 		if r.gone || !f.Has(r.disk) {
 			continue
 		}
 		for _, id := range r.rep.Records {
-			known := slices.ContainsFunc(done, func(x RecordID) bool { return x.Seq == id.Seq && x.Epoch == id.Epoch && x.BID == id.BID })
-			if id.Seq > o.end || known || !counts(o.v, r.rep, id) {
+			n := name{id.Epoch, id.Seq, id.BID}
+			if id.Seq > o.end || done[n] || !counts(o.v, r.rep, id) {
 				continue
 			}
-			done = append(done, id)
+			done[n] = true
 			for _, req := range id.Reqs {
 				o.fx.Forward = append(o.fx.Forward, RolledForward{ID: id, Req: req})
 			}

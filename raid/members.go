@@ -133,7 +133,10 @@ func (o *Owner) suspend(why string) {
 		o.suspendedNs, o.suspendedFor = 0, ""
 		o.queue.dirty = true
 		o.event(OwnerEvent{Kind: EventResumed})
-	default:
+	case why != "":
+		if o.now-o.suspendedNs > second { // what commits meanwhile, because not all of it needs that disk
+			o.muteInFlight()
+		}
 		o.suspendedFor = why
 	}
 }

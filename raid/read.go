@@ -9,6 +9,7 @@ type readers struct {
 	want    []readWant // to be sent this turn
 	stuck   []*fetch   // too few disks at the moment
 	failed  []*fetch   // too few good blocks: their requests end after the turn's loops
+	ending  []*readOut // taken out of order, and being gone through
 }
 
 // readOut is one Read request that has not been answered.
@@ -200,11 +201,16 @@ func (o *Owner) fetchDone(f *fetch) {
 
 // endFailed ends the requests that need a row of which fewer than k good blocks are left: the one case of ATA UNC.
 func (o *Owner) endFailed() {
+	if len(o.reads.failed) == 0 {
+		return
+	}
 	for len(o.reads.failed) > 0 {
 		f := o.reads.failed[0]
 		o.reads.failed = o.reads.failed[1:]
 		o.fetchFailed(f)
 	}
+	o.form() // what waited behind them, or needs nothing old
+	o.sendReads()
 }
 
 func (o *Owner) fetchFailed(f *fetch) {
@@ -221,8 +227,9 @@ func (o *Owner) fetchFailed(f *fetch) {
 		}
 		return false
 	})
+	healed := o.overwritten(x)
 	o.queue.writes = slices.DeleteFunc(o.queue.writes, func(r *request) bool {
-		if !slices.Contains(r.rows, x) {
+		if healed || !slices.Contains(r.rows, x) {
 			return false
 		}
 		o.leaveQueue(r)
@@ -231,25 +238,42 @@ func (o *Owner) fetchFailed(f *fetch) {
 	})
 }
 
+// overwritten reports whether what waits to be written covers the whole row: then nobody needs what was there, and the row is
+// good again afterwards.
+func (o *Owner) overwritten(x *row) bool {
+	o.queue.pass++
+	for _, r := range o.candidates() {
+		o.coverRows(r, o.queue.pass)
+	}
+	if x.pass != o.queue.pass {
+		return false
+	}
+	return !slices.ContainsFunc(x.cover, func(c uint8) bool { return c != fullCover })
+}
+
 // readReply takes the blocks of one Read.
 func (o *Owner) readReply(x *disk, r *DiskReply) {
 	out := o.takeOut(r.ID)
 	if out == nil {
 		return
 	}
-	x.readFailed = 0
 	if out.copy != nil {
+		x.readFailed = 0
 		o.copyRead(out, r)
 		return
 	}
-	if len(r.Blocks) != len(out.fetches) {
+	if len(r.Blocks) != len(out.fetches) { // it would say the same at once if it were asked at once
+		x.readFailed = o.now + second
 		o.requeue(out)
 		return
 	}
-	for i, w := range out.fetches {
+	x.readFailed = 0
+	o.reads.ending = append(o.reads.ending, out)
+	for i := range out.fetches {
+		w := &out.fetches[i]
 		b := r.Blocks[i]
 		switch {
-		case w.f == nil:
+		case w.f == nil: // planned anew, perhaps because of a block before it
 			continue
 		case b == nil:
 			w.f.bad = w.f.bad.with(w.role)
@@ -263,6 +287,7 @@ func (o *Owner) readReply(x *disk, r *DiskReply) {
 		}
 		o.oneFewer(w.f)
 	}
+	o.reads.ending = o.reads.ending[:len(o.reads.ending)-1]
 }
 
 func (o *Owner) oneFewer(f *fetch) {
@@ -288,23 +313,26 @@ func (o *Owner) requeue(out *readOut) {
 		o.copySourceLost(out)
 		return
 	}
-	for _, w := range out.fetches {
-		if w.f == nil {
-			continue
+	o.reads.ending = append(o.reads.ending, out)
+	for i := range out.fetches {
+		if f := out.fetches[i].f; f != nil {
+			// Answers of the other sources of this plan would be mixed with the next plan's: forget them.
+			o.forgetFetch(f)
+			o.planFetch(f)
 		}
-		// Answers of the other sources of this plan would be mixed with the next plan's: forget them.
-		o.forgetFetch(w.f)
-		o.planFetch(w.f)
 	}
+	o.reads.ending = o.reads.ending[:len(o.reads.ending)-1]
 }
 
 // forgetFetch takes a fetch out of every Read that is under way for it.
 func (o *Owner) forgetFetch(f *fetch) {
 	o.reads.want = slices.DeleteFunc(o.reads.want, func(w readWant) bool { return w.f == f })
-	for _, out := range o.reads.order {
-		for i := range out.fetches {
-			if out.fetches[i].f == f {
-				out.fetches[i].f = nil
+	for _, list := range [][]*readOut{o.reads.order, o.reads.ending} {
+		for _, out := range list {
+			for i := range out.fetches {
+				if out.fetches[i].f == f {
+					out.fetches[i].f = nil
+				}
 			}
 		}
 	}

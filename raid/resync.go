@@ -1,5 +1,7 @@
 package raid
 
+import "fmt"
+
 // joinStep is how far a joining disk has come (A.4.5).
 type joinStep uint8
 
@@ -142,6 +144,10 @@ func (o *Owner) joinReply(x *disk, r *DiskReply) {
 		for _, j := range o.joins {
 			if ext, ok := j.asked[r.ID]; ok && j.step == joinAsking {
 				delete(j.asked, r.ID)
+				if len(r.Regions) != o.regionsOf(j.x, ext) { // a region that it does not name would not be copied
+					o.abortJoin(j.x, fmt.Sprintf("disk %d does not tell of all regions of extent %d what changed", x.id, ext))
+					return
+				}
 				for i, s := range r.Regions {
 					k := regionKey{ext, uint32(i)}
 					j.changed[k] = max(j.changed[k], s)
@@ -160,6 +166,16 @@ func (o *Owner) joinReply(x *disk, r *DiskReply) {
 		}
 		o.copyFilled(x, r)
 	}
+}
+
+// regionsOf returns how many regions a disk's shard of an extent has.
+func (o *Owner) regionsOf(x *disk, ext uint32) int {
+	for _, s := range o.v.ShardsOn(x.id) {
+		if s.Extent == ext {
+			return int(s.Regions)
+		}
+	}
+	return 0
 }
 
 // planCopies lists the regions to copy: what changed after the disk went stale. For a disk that is empty (S = 0, wiped) these

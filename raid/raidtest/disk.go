@@ -25,6 +25,7 @@ type Disk struct {
 	bad                   map[blockKey]bool
 	boots, bootStart      byte
 	trusting              bool
+	shards                []raid.ShardRef // as the last Start named them
 }
 
 type regionAt struct{ ext, region uint32 }
@@ -92,6 +93,7 @@ func (m *Disk) Handle(r *raid.DiskRequest) *raid.DiskReply {
 		was := *m
 		*m = *New(m.id)
 		m.fence, m.start, m.stream = r.Epoch, r.Epoch, r.Stream
+		m.shards = r.Shards
 		m.boots, m.bootStart, m.trusting = was.boots, was.bootStart, was.trusting
 		rep.Kind = raid.RepWiped
 	case raid.ReqRead:
@@ -128,7 +130,7 @@ func (m *Disk) doStart(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply
 	default:
 		return nil
 	}
-	m.stream = r.Stream
+	m.stream, m.shards = r.Stream, r.Shards
 	rep.Kind, rep.EndSeq, rep.Damaged, rep.Commit, rep.Quota = raid.RepStarted, m.endseq(), m.damaged, m.commit, 1<<20
 	return rep
 }
@@ -208,22 +210,24 @@ func (m *Disk) fill(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
 
 func (m *Disk) regions(r *raid.DiskRequest, rep *raid.DiskReply) {
 	rep.Kind, rep.Extent = raid.RepRegions, r.Extent
-	grow := func(k regionAt, s raid.Seq) {
+	for _, s := range m.shards {
+		if s.Extent == r.Extent {
+			rep.Regions = make([]raid.Seq, s.Regions)
+		}
+	}
+	note := func(k regionAt, s raid.Seq) {
 		if k.ext != r.Extent {
 			return
-		}
-		for len(rep.Regions) <= int(k.region) {
-			rep.Regions = append(rep.Regions, 0)
 		}
 		rep.Regions[k.region] = max(rep.Regions[k.region], s)
 	}
 	for k, s := range m.rseq {
-		grow(k, s)
+		note(k, s)
 	}
 	for _, rec := range m.log {
 		for _, b := range rec.Blocks {
 			if rec.Seq <= r.S {
-				grow(keyOf(b).region(), rec.Seq)
+				note(keyOf(b).region(), rec.Seq)
 			}
 		}
 	}
