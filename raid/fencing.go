@@ -56,12 +56,12 @@ func (o *Owner) fenceReply(x *disk, r *DiskReply) {
 	default:
 		return
 	}
+	if r.Report != nil {
+		slices.SortStableFunc(r.Report.Records, func(a, b RecordID) int { return cmp.Compare(a.Seq, b.Seq) }) // they are; at looks them up
+	}
 	if old := o.fence.of(x.id); old != nil {
 		old.gone, old.rep = r.Kind == RepNack, r.Report
 		return
-	}
-	if r.Report != nil {
-		slices.SortStableFunc(r.Report.Records, func(a, b RecordID) int { return cmp.Compare(a.Seq, b.Seq) }) // they are; at looks them up
 	}
 	o.fence.reports = append(o.fence.reports, diskReport{disk: x.id, gone: r.Kind == RepNack, rep: r.Report})
 	slices.SortFunc(o.fence.reports, func(a, b diskReport) int { return int(a.disk) - int(b.disk) })
@@ -256,8 +256,11 @@ func counts(v *Volume, rep *Report, id RecordID) bool {
 	if mutated("RECON_NOHIST") {
 		return true
 	}
+	if id.Epoch < rep.Start {
+		return true
+	}
 	end, closed := EndOf(v.Hist, id.Epoch)
-	return !(id.Epoch >= rep.Start && closed && id.Seq > end)
+	return !closed || id.Seq <= end
 }
 
 // activate begins ACTIVE once the one command that ends the takeover has been applied.

@@ -117,14 +117,21 @@ func (v *Volume) EveryExtentKeeps(s DiskSet) bool {
 	return true
 }
 
-// EndOf returns the recorded end of epoch e and whether e is closed.
+// EndOf returns the recorded end of epoch e and whether e is closed. hist is sorted and disjoint, as in Volume.Hist.
 func EndOf(hist []HistRange, e Epoch) (Seq, bool) {
-	for _, h := range hist {
-		if h.From <= e && e <= h.To {
-			return h.End, true
+	i, ok := slices.BinarySearchFunc(hist, e, func(h HistRange, e Epoch) int {
+		switch {
+		case h.To < e:
+			return -1
+		case h.From > e:
+			return 1
 		}
+		return 0
+	})
+	if !ok {
+		return 0, false
 	}
-	return 0, false
+	return hist[i].End, true
 }
 
 // ShardRef names a shard of a volume on one disk, for that disk.
