@@ -15,6 +15,7 @@ type disk struct {
 	started bool   // Started has come back on it
 	chained bool   // prev is known: Started came at least once in this epoch
 	damaged bool   // it said so
+	forgive bool   // the volume was forced with it (A.1): its Start forgives the damage of before, once, though Activate has ended the flag
 	quota   uint64 // bytes of records above its durable commit point that it takes
 
 	inW, inJ bool
@@ -71,7 +72,7 @@ func (o *Owner) openStream(x *disk) {
 	for i := range x.sent {
 		x.sent[i].live = false
 	}
-	o.send(x, &DiskRequest{Kind: ReqStart, ID: o.newID(), Acked: x.said, Hist: o.v.Hist, End: o.end, Forced: o.v.Forced,
+	o.send(x, &DiskRequest{Kind: ReqStart, ID: o.newID(), Acked: x.said, Hist: o.v.Hist, End: o.end, Forced: x.forgive,
 		Since: o.v.Member(x.id).Since, Shards: o.v.ShardsOn(x.id)})
 }
 
@@ -91,7 +92,7 @@ func (o *Owner) startedReply(x *disk, r *DiskReply) {
 	if x.started {
 		return
 	}
-	x.started, x.quota = true, r.Quota
+	x.started, x.forgive, x.quota = true, false, r.Quota
 	x.damaged = r.Damaged || r.EndSeq >= o.next // nobody has made such a record
 	x.said = max(x.said, r.EndSeq)
 	x.told, x.readFailed = r.Commit, 0

@@ -24,6 +24,7 @@ type diskReport struct {
 type choice struct {
 	f, liars DiskSet
 	c0, end  Seq
+	forced   bool
 }
 
 func (f *fencing) start(nowNs int64) { f.startNs = nowNs }
@@ -126,7 +127,7 @@ func (o *Owner) fencingStep() {
 func reconcile(v *Volume, reports []diskReport) *choice {
 	insync := v.InSync()
 	var in []diskReport
-	c := &choice{}
+	c := &choice{forced: v.Forced}
 	for _, r := range reports {
 		if !r.gone && r.rep != nil && insync.Has(r.disk) {
 			in = append(in, r)
@@ -275,8 +276,10 @@ func (o *Owner) activate() {
 		return
 	}
 	o.state, o.end, o.commit, o.next, o.commitMoved = OwnerActive, end, end, end+1, o.now
+	o.forced = o.fence.choice.forced
 	for _, x := range o.disks {
 		x.inW = f.Has(x.id)
+		x.forgive = x.inW && o.forced
 		if x.up {
 			o.openStream(x)
 		} else {

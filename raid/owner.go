@@ -28,7 +28,8 @@ type Owner struct {
 	stream Stream  // last σ given out
 	lastID uint64
 
-	end     Seq // end of the former epoch
+	forced  bool // the Activate of this epoch was made by force (A.1)
+	end     Seq  // end of the former epoch
 	commit  Seq
 	next    Seq
 	batches []*batch // commit+1 .. next-1
@@ -321,7 +322,7 @@ func (o *Owner) State() OwnerState { return o.state }
 // Status returns a snapshot.
 func (o *Owner) Status() OwnerStatus {
 	s := OwnerStatus{State: o.state, InSync: o.v.InSync(), Commit: o.commit, Next: o.next, Suspended: o.suspendedFor,
-		Queued: len(o.queue.writes) + len(o.queue.reads), CacheRows: len(o.cache.rows)}
+		Queued: len(o.queue.writes) + len(o.queue.reads), CacheRows: len(o.cache.rows), Forced: o.forced}
 	for _, x := range o.disks {
 		if x.inW {
 			s.Waiting = append(s.Waiting, x.id)

@@ -117,6 +117,7 @@ type OwnerStatus struct {
 	Resync    []ResyncStatus
 	Queued    int
 	CacheRows int
+	Forced    bool // this epoch began with what an operator forced: writes may be lost
 }
 
 // OwnerConfig is what an owner is told at birth. Zero values mean the documented defaults.

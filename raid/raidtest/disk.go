@@ -116,6 +116,7 @@ func (m *Disk) report() *raid.Report {
 func (m *Disk) doStart(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
 	switch {
 	case r.Epoch > m.start:
+		m.damaged = m.damaged && !r.Forced
 		m.log = slices.DeleteFunc(m.log, func(rec *raid.Record) bool {
 			end, closed := raid.EndOf(r.Hist, rec.Epoch)
 			if rec.Epoch >= m.start && !closed {
@@ -263,6 +264,9 @@ func (m *Disk) block(k blockKey, s raid.Seq) []byte {
 	}
 	return m.place[k]
 }
+
+// Damage makes the disk know that what it has said was durable may be gone.
+func (m *Disk) Damage() { m.damaged = true }
 
 // String describes the disk's state in one line.
 func (m *Disk) String() string {
