@@ -260,13 +260,13 @@ func (o *Owner) rejoinsLost(x *disk) {
 
 // refused takes a Nack of Fill, Read, Wipe or Prepare.
 func (o *Owner) refused(x *disk, r *DiskReply) {
-	if out := o.takeOut(r.ID); out != nil {
+	if out := o.takeOut(x, r.ID); out != nil {
 		x.readFailed = o.now + second
 		o.requeue(out)
 		return
 	}
 	for _, j := range o.joins {
-		if _, ok := j.asked[r.ID]; ok && j.step == joinAsking {
+		if a, ok := j.asked[r.ID]; ok && a.x == x && j.step == joinAsking {
 			o.abortJoin(j.x, fmt.Sprintf("disk %d does not tell what changed: %s", x.id, r.Err))
 			return
 		}

@@ -113,7 +113,7 @@ func (o *Owner) SetVolume(nowNs int64, v *Volume) {
 func (o *Owner) Connected(nowNs int64, d DiskID, up bool) {
 	o.tick(nowNs)
 	x := o.disk(d)
-	if x == nil || x.up == up && !up {
+	if x == nil || x.up == up && !up || o.state == OwnerDead {
 		return
 	}
 	if x.up {

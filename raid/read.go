@@ -253,7 +253,7 @@ func (o *Owner) overwritten(x *row) bool {
 
 // readReply takes the blocks of one Read.
 func (o *Owner) readReply(x *disk, r *DiskReply) {
-	out := o.takeOut(r.ID)
+	out := o.takeOut(x, r.ID)
 	if out == nil {
 		return
 	}
@@ -277,7 +277,7 @@ func (o *Owner) readReply(x *disk, r *DiskReply) {
 			continue
 		case b == nil:
 			w.f.bad = w.f.bad.with(w.role)
-		case len(b) != BlockBytes:
+		case len(b) != BlockBytes, r.R > o.commit: // nothing above the commit point is ever in place: it would never be old enough
 			w.f.bad = w.f.bad.with(w.role)
 		default:
 			w.f.got[w.role] = b
@@ -296,9 +296,10 @@ func (o *Owner) oneFewer(f *fetch) {
 	}
 }
 
-func (o *Owner) takeOut(id uint64) *readOut {
+// takeOut ends the wait for one Read; nil if none with that id was sent to x.
+func (o *Owner) takeOut(x *disk, id uint64) *readOut {
 	out := o.reads.pending[id]
-	if out == nil {
+	if out == nil || out.x != x {
 		return nil
 	}
 	delete(o.reads.pending, id)
@@ -347,7 +348,7 @@ func (o *Owner) readsLost(x *disk) {
 		}
 	}
 	for _, out := range lost {
-		if o.takeOut(out.id) != nil {
+		if o.takeOut(x, out.id) != nil {
 			o.requeue(out)
 		}
 	}
@@ -376,7 +377,7 @@ func (o *Owner) readStep() {
 		}
 		if out.copy != nil { // it holds a region's lock: nobody may keep that for ever
 			if o.now-out.sentNs > copyTimeoutNs {
-				o.takeOut(out.id)
+				o.takeOut(out.x, out.id)
 				o.copySourceLost(out)
 			}
 			continue
@@ -393,7 +394,7 @@ func (o *Owner) readStep() {
 			out.late = true
 			continue
 		}
-		o.takeOut(out.id)
+		o.takeOut(out.x, out.id)
 		o.requeue(out)
 	}
 	o.sendReads()

@@ -20,7 +20,7 @@ type join struct {
 	step    joinStep
 	stale   Seq // S[d] at the beginning
 	j       Seq // first batch that was formed with it
-	asked   map[uint64]uint32
+	asked   map[uint64]regionsAsk
 	asks    int
 	changed map[regionKey]Seq // last change, as the in-sync disks said
 	touched map[regionKey]Seq // by batches since
@@ -30,6 +30,12 @@ type join struct {
 	done    int
 	total   int
 	id      uint64 // of the Wipe or last Fill
+}
+
+// regionsAsk is one Regions request: of whom, for which extent.
+type regionsAsk struct {
+	x   *disk
+	ext uint32
 }
 
 func (o *Owner) joinOf(x *disk) *join {
@@ -104,11 +110,7 @@ func (o *Owner) joinOn(j *join) {
 // askRegions asks every in-sync disk of the disk's extents when each region changed last. All of them: one that was rebuilt
 // lately, or was out at the time, may not remember a change (B: C16).
 func (o *Owner) askRegions(j *join) {
-	type ask struct {
-		x   *disk
-		ext uint32
-	}
-	var asks []ask
+	var asks []regionsAsk
 	for _, s := range o.v.ShardsOn(j.x.id) {
 		for _, p := range o.v.Extents[s.Extent].Shards {
 			if p.Disk == j.x.id || !o.v.Member(p.Disk).InSync {
@@ -118,13 +120,13 @@ func (o *Owner) askRegions(j *join) {
 			if !y.readable(o.v) {
 				return // it comes back, or leaves the in-sync set
 			}
-			asks = append(asks, ask{y, s.Extent})
+			asks = append(asks, regionsAsk{y, s.Extent})
 		}
 	}
-	j.step, j.asked, j.changed, j.asks = joinAsking, map[uint64]uint32{}, map[regionKey]Seq{}, len(asks)
+	j.step, j.asked, j.changed, j.asks = joinAsking, map[uint64]regionsAsk{}, map[regionKey]Seq{}, len(asks)
 	for _, a := range asks {
 		id := o.newID()
-		j.asked[id] = a.ext
+		j.asked[id] = a
 		o.send(a.x, &DiskRequest{Kind: ReqRegions, ID: id, S: o.commit, Touch: a.x.touch, Extent: a.ext, Gen: o.genOn(a.x.id, a.ext)})
 	}
 	if j.asks == 0 {
@@ -142,14 +144,14 @@ func (o *Owner) joinReply(x *disk, r *DiskReply) {
 		}
 	case RepRegions:
 		for _, j := range o.joins {
-			if ext, ok := j.asked[r.ID]; ok && j.step == joinAsking {
+			if a, ok := j.asked[r.ID]; ok && a.x == x && j.step == joinAsking {
 				delete(j.asked, r.ID)
-				if len(r.Regions) != o.regionsOf(j.x, ext) { // a region that it does not name would not be copied
-					o.abortJoin(j.x, fmt.Sprintf("disk %d does not tell of all regions of extent %d what changed", x.id, ext))
+				if len(r.Regions) != o.regionsOf(j.x, a.ext) { // a region that it does not name would not be copied
+					o.abortJoin(j.x, fmt.Sprintf("disk %d does not tell of all regions of extent %d what changed", x.id, a.ext))
 					return
 				}
 				for i, s := range r.Regions {
-					k := regionKey{ext, uint32(i)}
+					k := regionKey{a.ext, uint32(i)}
 					j.changed[k] = max(j.changed[k], s)
 				}
 				if j.asks--; j.asks == 0 {
