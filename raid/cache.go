@@ -10,6 +10,7 @@ type row struct {
 	pendSeq Seq      // newest batch that touches the row
 	refs    int      // requests and fetches that hold the row
 	fetch   *fetch   // old bytes under way
+	lost    roles    // could not be had when a fetch last failed: what can do without them does
 
 	queued []uint64 // admission numbers of the writes of this row that have no seq yet, ascending
 	pass   uint64   // forming pass to which cover belongs
@@ -65,6 +66,7 @@ func (c *cache) install(r *row, role int, block []byte) {
 		c.blocks++
 	}
 	r.comm[role] = block
+	r.lost &^= roles(0).with(role)
 }
 
 // shrink forgets the least recently used rows that nobody holds until the cache is within its bound.

@@ -161,7 +161,10 @@ func (o *Owner) oldNeeded(x *row) roles {
 			delta = delta.with(role)
 		}
 	}
-	if delta == 0 || o.readCost(x.key, delta) < o.readCost(x.key, rebuild) {
+	switch {
+	case delta&x.lost != 0:
+		return rebuild
+	case rebuild&x.lost != 0, delta == 0, o.readCost(x.key, delta) < o.readCost(x.key, rebuild):
 		return delta
 	}
 	return rebuild

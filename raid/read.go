@@ -227,9 +227,17 @@ func (o *Owner) fetchFailed(f *fetch) {
 		}
 		return false
 	})
-	healed := o.overwritten(x)
+	x.lost = 0
+	for role := range o.v.Layout.Width() {
+		if x.comm[role] == nil && !o.usable(f, role) {
+			x.lost = x.lost.with(role)
+		}
+	}
+	if !o.needsLost(x, o.candidates()...) {
+		return
+	}
 	o.queue.writes = slices.DeleteFunc(o.queue.writes, func(r *request) bool {
-		if healed || !slices.Contains(r.rows, x) {
+		if !slices.Contains(r.rows, x) || !o.needsLost(x, r) {
 			return false
 		}
 		o.leaveQueue(r)
@@ -238,17 +246,14 @@ func (o *Owner) fetchFailed(f *fetch) {
 	})
 }
 
-// overwritten reports whether what waits to be written covers the whole row: then nobody needs what was there, and the row is
+// needsLost reports whether writes, taken together, need lost blocks of a row. Those that overwrite them do not, and the row is
 // good again afterwards.
-func (o *Owner) overwritten(x *row) bool {
+func (o *Owner) needsLost(x *row, writes ...*request) bool {
 	o.queue.pass++
-	for _, r := range o.candidates() {
+	for _, r := range writes {
 		o.coverRows(r, o.queue.pass)
 	}
-	if x.pass != o.queue.pass {
-		return false
-	}
-	return !slices.ContainsFunc(x.cover, func(c uint8) bool { return c != fullCover })
+	return x.pass == o.queue.pass && o.oldNeeded(x)&x.lost != 0
 }
 
 // readReply takes the blocks of one Read.
