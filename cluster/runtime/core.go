@@ -65,9 +65,24 @@ func (r *Runtime) turn(began int64) bool {
 	}
 	r.execute(r.node.Ready(bootNs())) // the serving rule is evaluated in there: nothing may come between it and the sends
 	r.followMembers()
-	again := r.again
+	more = more || r.again || r.inbox.waiting()
 	r.again = false
-	return more || again || r.inbox.waiting()
+	r.flush(more)
+	return more
+}
+
+// flush sees to it that what was queued for peers is sent: now, if the core would sleep otherwise; else by the writers, which
+// then find more to send at once.
+func (r *Runtime) flush(busy bool) {
+	for _, c := range r.flushes {
+		if busy {
+			c.out.ring()
+		} else {
+			c.flush()
+		}
+	}
+	clear(r.flushes)
+	r.flushes = r.flushes[:0]
 }
 
 // sleep waits for frames, for the inbox, or for the node's next tick.
@@ -211,8 +226,13 @@ func (r *Runtime) execute(rd *cluster.Ready) {
 	for i := range rd.Peers {
 		o := &rd.Peers[i]
 		c := r.conns[o.To]
-		if c != nil && !c.out.put(o.Msg, messageBytes(o.Msg), isControl(o.Msg)) {
+		if c == nil {
+			continue
+		}
+		if !c.out.add(o.Msg, messageBytes(o.Msg), isControl(o.Msg)) {
 			c.kill() // a message is missing in the stream: broken, and PeerDown follows
+		} else if !slices.Contains(r.flushes, c) {
+			r.flushes = append(r.flushes, c)
 		}
 	}
 	if len(rd.Disk) > 0 {

@@ -34,7 +34,7 @@ func (b *inbox) take() []any {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	items := b.items
-	clear(b.spare[:cap(b.spare)])
+	clear(b.spare) // what was returned last
 	b.items, b.spare = b.spare[:0], items
 	return items
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +61,14 @@ type peerConn struct {
 	done     chan struct{} // closed when the reader has ended
 	once     sync.Once
 
+	enc       encoder         // of whoever sends: the writer's goroutine, or the core's in flush
+	raw       syscall.RawConn // nil: only the writer sends
+	sending   []*cluster.PeerMessage
+	bufs      net.Buffers
+	sent      int
+	rest      []byte // what flush has left for the writer
+	writeOnce func(fd uintptr) bool
+
 	inbox atomic.Int64  // bytes in the core's inbox
 	drain chan struct{} // capacity 1: the core has taken some
 
@@ -70,8 +79,14 @@ type peerConn struct {
 }
 
 func newPeerConn(id, dialled raid.NodeID, c net.Conn, peerRealNs int64) *peerConn {
-	return &peerConn{id: id, dialled: dialled, c: c, out: newLanes[*cluster.PeerMessage](peerQueueBytesMax), since: bootNs(),
+	p := &peerConn{id: id, dialled: dialled, c: c, out: newLanes[*cluster.PeerMessage](peerQueueBytesMax), since: bootNs(),
 		realDiff: time.Duration(peerRealNs - realNs()), done: make(chan struct{}), drain: make(chan struct{}, 1)}
+	if tcp, ok := c.(*net.TCPConn); ok { // of others nobody knows what a write does
+		if raw, err := tcp.SyscallConn(); err == nil {
+			p.raw, p.writeOnce = raw, p.tryWrite
+		}
+	}
+	return p
 }
 
 // kill breaks the connection, from any goroutine; its connDown follows.
@@ -103,13 +118,19 @@ func (p *peerConn) consumed(bytes int) {
 func (p *peerConn) write() {
 	defer p.kill()
 	var msgs []*cluster.PeerMessage
-	var enc encoder
 	for {
 		var ok bool
 		if msgs, ok = p.out.take(msgs[:0], peerBatchBytes, messageBytes); !ok {
 			return
 		}
-		bufs := enc.encode(msgs)
+		if len(p.rest) > 0 {
+			if _, err := p.c.Write(p.rest); err != nil {
+				return // the reader reports the end
+			}
+			p.txBytes.Add(uint64(len(p.rest)))
+			p.rest = p.rest[:0]
+		}
+		bufs := p.enc.encode(msgs)
 		n, err := bufs.WriteTo(p.c)
 		p.txBytes.Add(uint64(n))
 		p.txMsgs.Add(uint64(len(msgs)))

@@ -236,6 +236,62 @@ func TestCrossedConnectionsKeepTheSameOneOnBothSides(t *testing.T) {
 	}
 }
 
+// What the core sends itself and what it leaves to the writer arrive as one stream, also when the kernel takes a part only.
+func TestTheCoreAndTheWriterSendOneStream(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // only listened
+	near, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close() //nolint:errcheck // only read
+	p := newPeerConn(2, 1, near, realNs())
+	defer p.kill()
+	n := 0
+	send := func() {
+		n++
+		m := request(n)
+		for range n % 14 {
+			m.Request.Rec.Blocks = append(m.Request.Rec.Blocks, m.Request.Rec.Blocks[0])
+		}
+		if !p.out.add(m, messageBytes(m), isControl(m)) {
+			t.Fatal("queue full")
+		}
+		p.flush()
+	}
+	for !p.out.behind { // nobody reads, and the writer does not run yet
+		send()
+	}
+	for range 20 {
+		send()
+	}
+	go p.write()
+	next, r := 0, bufio.NewReader(far)
+	read := func() {
+		m, _, err := readMessage(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next++; int(m.Request.Rec.Seq) != next || len(m.Request.Rec.Blocks) != 1+next%14 {
+			t.Fatalf("message %d with %d blocks arrived as number %d", m.Request.Rec.Seq, len(m.Request.Rec.Blocks), next)
+		}
+	}
+	for range 2000 {
+		read()
+		send()
+	}
+	for next < n {
+		read()
+	}
+}
+
 func TestAStoppedReaderHoldsThePeerBack(t *testing.T) {
 	a, b, ca, cb := pair(t)
 	a.setPeers([]Peer{{2, b.listener.Addr().String()}})

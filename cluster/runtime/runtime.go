@@ -59,16 +59,17 @@ type Runtime struct {
 	stats   metrics
 	history history
 
-	poller atomic.Pointer[link.Poller]
-	ports  []*sanPort
-	sanBuf []cluster.SANFrame
-	conns  map[raid.NodeID]*peerConn // current connection of each peer
-	calls  map[uint64]*adminCall
-	callID uint64
-	nextNs int64
-	again  bool   // the node was fed while effects were executed: no sleep before the next turn
-	seen   uint64 // applied index that the members were last looked up at
-	leader raid.NodeID
+	poller  atomic.Pointer[link.Poller]
+	ports   []*sanPort
+	sanBuf  []cluster.SANFrame
+	conns   map[raid.NodeID]*peerConn // current connection of each peer
+	flushes []*peerConn               // that have something new to send
+	calls   map[uint64]*adminCall
+	callID  uint64
+	nextNs  int64
+	again   bool   // the node was fed while effects were executed: no sleep before the next turn
+	seen    uint64 // applied index that the members were last looked up at
+	leader  raid.NodeID
 
 	faultMu sync.Mutex
 	faults  map[string]*store.FaultDevice // by path
