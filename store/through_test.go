@@ -50,7 +50,7 @@ func TestWriteThroughOfTheModel(t *testing.T) {
 // A file takes writes that are durable when they return on file systems with O_DIRECT and without, from any memory, and reads see them.
 func TestWriteThroughOfAFile(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), "/dev/shm"} {
-		dir, err := os.MkdirTemp(dir, "through")
+		dir, err := os.MkdirTemp(dir, "through") //nolint:usetesting // one of them on a tmpfs
 		if err != nil {
 			t.Logf("no tmpfs to test with: %v", err)
 			continue

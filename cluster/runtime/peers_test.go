@@ -242,7 +242,7 @@ func TestTheCoreAndTheWriterSendOneStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only listened
+	defer l.Close()
 	near, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestTheCoreAndTheWriterSendOneStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer far.Close() //nolint:errcheck // only read
+	defer far.Close()
 	p := newPeerConn(2, 1, near, realNs())
 	defer p.kill()
 	n := 0
