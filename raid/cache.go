@@ -5,7 +5,7 @@ package raid
 type row struct {
 	key     rowKey
 	comm    [][]byte // by role; nil = not in the cache
-	pend    [][]byte // by role; nil = as committed; nil slice when no batch is pending
+	pend    [][]byte // by role; nil = as committed
 	commSeq Seq      // last batch that was installed here; 0 = none since the row came into the cache
 	pendSeq Seq      // newest batch that touches the row
 	refs    int      // requests and fetches that hold the row
@@ -23,7 +23,7 @@ type row struct {
 
 // latest returns the newest version of a role's block, pending or committed, or nil.
 func (r *row) latest(role int) []byte {
-	if r.pend != nil && r.pend[role] != nil {
+	if r.pend[role] != nil {
 		return r.pend[role]
 	}
 	return r.comm[role]
@@ -50,7 +50,8 @@ func newCache(l Layout, bytes int) *cache {
 func (c *cache) get(key rowKey) *row {
 	r := c.rows[key]
 	if r == nil {
-		r = &row{key: key, comm: make([][]byte, c.width), cover: make([]uint8, c.k)}
+		blocks := make([][]byte, 2*c.width)
+		r = &row{key: key, comm: blocks[:c.width], pend: blocks[c.width:], cover: make([]uint8, c.k)}
 		c.rows[key] = r
 	} else {
 		r.prev.next, r.next.prev = r.next, r.prev

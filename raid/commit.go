@@ -1,6 +1,9 @@
 package raid
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // batch is a set of writes with one seq: the unit that is kept whole or dropped whole (A.4.2).
 type batch struct {
@@ -34,8 +37,7 @@ func (o *Owner) settle() {
 			// I12: the guard of Stale keeps k of every extent in-sync and every row's parities are parts, so one is left.
 			panic(fmt.Sprintf("raid: volume %d epoch %d: batch %d has no part left in W", o.v.ID, o.epoch, b.seq))
 		}
-		o.batches[0] = nil
-		o.batches = o.batches[1:]
+		o.batches = slices.Delete(o.batches, 0, 1)
 		o.committed(b)
 	}
 }
@@ -59,7 +61,7 @@ func (o *Owner) committed(b *batch) {
 		}
 		br.row.commSeq = b.seq
 		if br.row.pendSeq == b.seq {
-			br.row.pend = nil
+			clear(br.row.pend)
 		}
 		o.landed(br.row.key.region())
 	}

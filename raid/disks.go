@@ -1,6 +1,9 @@
 package raid
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // disk is what an owner knows of one disk of its volume: the stream to it and its place in W and J.
 type disk struct {
@@ -165,10 +168,9 @@ func (o *Owner) acknowledged(x *disk, n Seq) {
 	i := 0
 	for i < len(x.sent) && x.sent[i].rec.Seq <= n {
 		x.acked = max(x.acked, x.sent[i].rec.Seq)
-		x.sent[i] = sentRecord{}
 		i++
 	}
-	x.sent = x.sent[i:]
+	x.sent = slices.Delete(x.sent, 0, i)
 }
 
 // ackDurable gives credit back: what lies at or below the disk's durable commit point may be applied there.
@@ -182,7 +184,7 @@ func (o *Owner) ackDurable(x *disk, c Seq) {
 		x.used -= x.credit[i].bytes
 		i++
 	}
-	x.credit = x.credit[i:]
+	x.credit = slices.Delete(x.credit, 0, i)
 	if i > 0 {
 		o.queue.dirty = true
 	}

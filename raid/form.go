@@ -209,9 +209,6 @@ func (o *Owner) makeBatch(take []*request) {
 	o.sendBatch(b)
 	for _, br := range b.rows {
 		x := br.row
-		if x.pend == nil {
-			x.pend = make([][]byte, o.v.Layout.Width())
-		}
 		for role, block := range br.fresh {
 			if block != nil {
 				x.pend[role] = block
@@ -251,7 +248,8 @@ func (o *Owner) encode(br *batchRow) {
 		return
 	}
 	x := br.row
-	shards := make([][]byte, k+m)
+	shards, old := o.coding[:k+m], o.coding[k+m:]
+	defer clear(o.coding) // it keeps no blocks alive
 	whole := true
 	for role := range k {
 		shards[role] = br.fresh[role]
@@ -271,7 +269,6 @@ func (o *Owner) encode(br *batchRow) {
 		o.code.Encode(shards)
 		return
 	}
-	old := make([][]byte, k)
 	for role := range k {
 		if br.fresh[role] != nil {
 			old[role] = x.latest(role)
@@ -301,18 +298,18 @@ func (o *Owner) partsOf(b *batch) DiskSet {
 // sendBatch makes a record for each participant and sends it. The batch id is the same in all.
 func (o *Owner) sendBatch(b *batch) {
 	bid := o.newBID()
-	var reqs []ReqHeader
+	reqs := make([]ReqHeader, 0, len(b.reqs))
 	for _, r := range b.reqs {
 		h := r.req
 		h.AgeUs += uint32(min((o.now-r.atNs)/1000, 1<<30))
 		reqs = append(reqs, h)
 	}
-	recs := make([]*Record, len(b.parts))
+	recs := make([]*Record, len(b.parts)) // each by itself: a disk that keeps its record must not keep the others'
 	for i := range recs {
 		if mutated("C24a") {
 			bid = o.newBID()
 		}
-		recs[i] = &Record{Epoch: o.epoch, Seq: b.seq, BID: bid, Commit: o.commit, Parts: b.parts, Reqs: reqs}
+		recs[i] = &Record{Epoch: o.epoch, Seq: b.seq, BID: bid, Commit: o.commit, Parts: b.parts, Reqs: reqs, Blocks: make([]Block, 0, len(b.rows))}
 	}
 	for _, br := range b.rows {
 		for role, block := range br.fresh {

@@ -36,6 +36,7 @@ type Owner struct {
 	bids    uint64
 
 	cache     *cache
+	coding    [][]byte // the row that is being encoded: its k+m blocks by role, and the k old ones
 	queue     queue
 	locks     locks
 	reads     readers
@@ -60,6 +61,7 @@ func NewOwner(cfg OwnerConfig, v *Volume, nowNs int64) *Owner {
 		state: OwnerFencing, bids: cfg.Seed ^ uint64(v.ID)<<40 ^ uint64(v.Epoch),
 	}
 	o.cache = newCache(v.Layout, o.cfg.CacheBytes)
+	o.coding = make([][]byte, v.Layout.Width()+v.Layout.K)
 	o.locks = locks{held: map[regionKey]*lock{}, inflight: map[regionKey]int{}}
 	o.reads.pending = map[uint64]*readOut{}
 	for _, m := range v.Members {

@@ -423,7 +423,6 @@ func (o *Owner) otherSources(out *readOut) bool {
 // sendReads merges neighbouring blocks of one disk and region into one Read.
 func (o *Owner) sendReads() {
 	want := o.reads.want
-	o.reads.want = nil
 	slices.SortStableFunc(want, func(a, b readWant) int {
 		switch {
 		case a.x != b.x:
@@ -444,6 +443,8 @@ func (o *Owner) sendReads() {
 		o.sendRead(out, a.key.ext, uint32(j-i), a.asOf)
 		i = j
 	}
+	clear(want)
+	o.reads.want = want[:0]
 }
 
 func (o *Owner) sendRead(out *readOut, ext, count uint32, asOf Seq) {
@@ -510,7 +511,7 @@ func (o *Owner) settleRead(r *request) bool {
 		}
 	}
 	for i, s := range r.spans {
-		if x := r.rows[i]; x.pend != nil && x.pend[s.role] != nil {
+		if x := r.rows[i]; x.pend[s.role] != nil {
 			r.waitSeq = max(r.waitSeq, x.pendSeq)
 		}
 	}
