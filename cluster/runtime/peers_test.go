@@ -212,7 +212,13 @@ func TestMalformedMessageBreaksTheConnection(t *testing.T) {
 	if _, err := c.Write([]byte("\x00\x00\x00\x05\x00\x00\x00\x00hello")); err != nil {
 		t.Fatal(err)
 	}
-	items := ca.until(t, "the end", func(x []any) bool { _, ok := x[len(x)-1].(connDown); return ok })
+	items := ca.until(t, "the end", func(x []any) bool {
+		if len(x) == 0 {
+			return false
+		}
+		_, ok := x[len(x)-1].(connDown)
+		return ok
+	})
 	if d := items[len(items)-1].(connDown); !errors.Is(d.err, cluster.ErrMalformed) {
 		t.Fatalf("the connection ended with %v", d.err)
 	}
