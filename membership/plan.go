@@ -16,6 +16,7 @@ const (
 	handoffHoldMinNs  = 2e9
 	handoffHoldMaxNs  = 300e9
 	handoffCalmNs     = 60e9 // initiator frames for so long reset the hold-off
+	spreadSettleNs    = 5e9  // a node that came back gets volumes to even their number out only then
 	takeoverRetryNs   = 1e9  // a candidate that released without ever being active waits so long
 	takeoverRetryMax  = 60e9
 	DefaultMaxVoters  = 5

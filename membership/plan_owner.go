@@ -314,9 +314,13 @@ func (p *Planner) spread(s *State, h *Health, v *Volume, o *Node, owned map[raid
 	}
 	own := sanOf(h, o.ID, nowNs)
 	return best(s, h, v, o, owned, nowNs, func(n *Node) bool {
-		return !n.Draining && owned[o.ID]-owned[n.ID] >= 2 && !more(own, sanOf(h, n.ID, nowNs))
+		return !n.Draining && owned[o.ID]-owned[n.ID] >= 2 && !more(own, sanOf(h, n.ID, nowNs)) && settled(h.node(n.ID), nowNs)
 	}), "it owns fewer volumes"
 }
+
+// settled reports whether a node has held its term for a while: who has just come back is left alone until its disks are filled, and
+// may go again.
+func settled(h *NodeHealth, nowNs int64) bool { return h != nil && nowNs-h.TermNs >= spreadSettleNs }
 
 // best returns the eligible node other than o for which ok holds that owns the fewest volumes.
 func best(s *State, h *Health, v *Volume, o *Node, owned map[raid.NodeID]int, nowNs int64, ok func(*Node) bool) *Node {

@@ -338,6 +338,18 @@ func TestPlanSpreadsAndDrains(t *testing.T) {
 	w.want("2/1/0: the operator's stays, another one goes", "handoff v3 n3")
 }
 
+// Who has just come back gets nothing to even out the numbers until it has stayed for a while.
+func TestPlanLeavesWhoCameBackAlone(t *testing.T) {
+	w := newWorld(t, 3, 3)
+	w.own(2, 3)
+	w.node(2).TermNs = w.now
+	w.want("2/0/1, n2 is new", "")
+	w.tell(4900*ms, 1, 2, 3)
+	w.want("2/0/1, n2 is still new", "")
+	w.tell(100*ms, 1, 2, 3)
+	w.want("2/0/1", "handoff v1 n2")
+}
+
 func TestPlanNeverHandsAnythingToAWitness(t *testing.T) {
 	w := newWorld(t, 3, 3)
 	w.s.Node(2).Witness = true
