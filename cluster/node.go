@@ -62,6 +62,7 @@ type Node struct {
 
 	wasLeader raid.NodeID
 	wasValid  bool
+	leaseNs   int64 // since when wasValid is what it is
 	stats     Stats
 	latencies Latencies
 }

@@ -111,12 +111,22 @@ func (n *Node) nextNs() int64 {
 // leaseValid evaluates the lease with the time of Ready.
 func (n *Node) leaseValid() bool { return n.inc.holder != nil && n.inc.holder.Valid(n.now) }
 
+// longSilenceNs is how long the lease may be lost for what was admitted before to be answered afterwards (A.4.1).
+const longSilenceNs = second
+
 // followLease drops and leaves everything when the lease is lost, and comes back when the same term is valid again (A.4.10).
 func (n *Node) followLease(valid bool) {
 	if valid == n.wasValid {
+		if !valid && n.now-n.leaseNs > longSilenceNs {
+			for _, v := range n.vols {
+				if v.owner != nil {
+					v.owner.Mute(n.now)
+				}
+			}
+		}
 		return
 	}
-	n.wasValid = valid
+	n.wasValid, n.leaseNs = valid, n.now
 	text := "the lease is valid"
 	if !valid {
 		text = "the lease is not valid: silent"

@@ -263,3 +263,43 @@ func TestALinkThatIsDownToTheLeaderIsGoneRound(t *testing.T) {
 		t.Errorf("a request at a node without a link to the leader: %s", r.Err)
 	}
 }
+
+// TestAWriteThatOutlivesALongLossOfTheLeaseIsNotAnswered: a write is on its way to the disks when everybody is cut off from everybody.
+// The same term is valid again afterwards and the write is committed: answered if that took a moment, and not answered after more
+// than a second, when the initiator has long repeated it and its tag may name another request (A.4.1).
+func TestAWriteThatOutlivesALongLossOfTheLeaseIsNotAnswered(t *testing.T) {
+	for _, c := range []struct {
+		ns       int64
+		answered bool
+	}{{600 * ms, true}, {2500 * ms, false}} {
+		l := newLab(t, 3)
+		l.found()
+		l.create(1, 2, 1)
+		s := l.station(1)
+		s.put(1, 0, 1)
+		owner := l.server(1)
+		epoch := owner.node.Owners(l.now)[0].Epoch
+		cut := func(yes bool) {
+			for _, b := range l.boxes {
+				l.isolate(b, yes)
+			}
+		}
+		w := s.write(1, 0, 2)
+		l.transmit(nil, w)
+		cut(true)
+		l.until("its lease is over", func() bool { return !owner.node.leaseValidAt(l.now) })
+		l.pass(c.ns)
+		cut(false)
+		l.until("it serves again", func() bool { return l.server(1) == owner })
+		l.pass(second)
+		if got := owner.node.Owners(l.now)[0].Epoch; got != epoch {
+			t.Fatalf("epoch %d after %d: the scenario tests nothing", got, epoch)
+		}
+		if got := s.read(1, 0); got != 2 {
+			t.Errorf("read %#x: the write was lost, it tests nothing", got)
+		}
+		if yes := s.answer(w) != nil; yes != c.answered {
+			t.Errorf("without a lease for %d ms: the write was answered: %v", c.ns/ms, yes)
+		}
+	}
+}

@@ -218,6 +218,13 @@ func (o *Owner) dropAll() {
 	o.batches, o.queue.barriers, o.joins, o.repairs = nil, nil, nil, nil
 }
 
+// Mute says that what has a seq by now is not to be answered any more when it is committed: the lease was not valid for so long that
+// the initiator has repeated it, or has given its tag to another request (A.4.1).
+func (o *Owner) Mute(nowNs int64) {
+	o.tick(nowNs)
+	o.muteInFlight()
+}
+
 // muteInFlight marks what has a seq as not to be answered any more.
 func (o *Owner) muteInFlight() {
 	for _, b := range o.batches {
