@@ -140,7 +140,7 @@ func (n *Node) followLease(valid bool) {
 			v.owner.DropQueued(n.now)
 			v.early = nil // an invalid lease empties the queue (A.4.1)
 			n.leaveMACs(v)
-			n.drainOwner(v)
+			n.runOwner(v) // it may go on: its requests and proposals count, too
 			continue
 		}
 		n.joinMACs(v)
