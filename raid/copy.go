@@ -83,7 +83,7 @@ func (o *Owner) copyRead(out *readOut, r *DiskReply) {
 		return
 	}
 	c.wait--
-	if len(r.Blocks) != int(c.count) || r.R > c.s && !mutated("READ_MIX") {
+	if !out.fits(r) || r.R > c.s && !mutated("READ_MIX") {
 		c.lost = c.lost.with(out.role)
 	} else {
 		c.got[out.role] = r.Blocks

@@ -18,6 +18,7 @@ type readOut struct {
 	x       *disk
 	sentNs  int64
 	late    bool // there was nobody else to ask: it keeps waiting
+	ext     uint32
 	first   uint32
 	fetches []readWant // by block; nil for a copy
 	copy    *copyJob
@@ -267,7 +268,7 @@ func (o *Owner) readReply(x *disk, r *DiskReply) {
 		o.copyRead(out, r)
 		return
 	}
-	if len(r.Blocks) != len(out.fetches) { // it would say the same at once if it were asked at once
+	if !out.fits(r) { // it would say the same at once if it were asked at once
 		x.readFailed = o.now + second
 		o.requeue(out)
 		return
@@ -293,6 +294,15 @@ func (o *Owner) readReply(x *disk, r *DiskReply) {
 		o.oneFewer(w.f)
 	}
 	o.reads.ending = o.reads.ending[:len(o.reads.ending)-1]
+}
+
+// fits reports whether a reply is about the blocks that were asked for: as many of them, from the same place.
+func (out *readOut) fits(r *DiskReply) bool {
+	n := len(out.fetches)
+	if out.copy != nil {
+		n = int(out.copy.count)
+	}
+	return len(r.Blocks) == n && r.Extent == out.ext && r.First == out.first
 }
 
 func (o *Owner) oneFewer(f *fetch) {
@@ -448,7 +458,7 @@ func (o *Owner) sendReads() {
 }
 
 func (o *Owner) sendRead(out *readOut, ext, count uint32, asOf Seq) {
-	out.id, out.sentNs = o.newID(), o.now
+	out.id, out.sentNs, out.ext = o.newID(), o.now, ext
 	o.reads.pending[out.id] = out
 	o.reads.order = append(o.reads.order, out)
 	o.send(out.x, &DiskRequest{Kind: ReqRead, ID: out.id, S: asOf, Touch: out.x.touch, Extent: ext,

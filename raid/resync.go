@@ -146,7 +146,7 @@ func (o *Owner) joinReply(x *disk, r *DiskReply) {
 		for _, j := range o.joins {
 			if a, ok := j.asked[r.ID]; ok && a.x == x && j.step == joinAsking {
 				delete(j.asked, r.ID)
-				if len(r.Regions) != o.regionsOf(j.x, a.ext) { // a region that it does not name would not be copied
+				if r.Extent != a.ext || len(r.Regions) != o.regionsOf(j.x, a.ext) { // a region that it does not name would not be copied
 					o.abortJoin(j.x, fmt.Sprintf("disk %d does not tell of all regions of extent %d what changed", x.id, a.ext))
 					return
 				}

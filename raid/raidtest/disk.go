@@ -238,7 +238,7 @@ func (m *Disk) read(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
 	if m.endseq() < r.Touch {
 		return nil
 	}
-	rep.Kind, rep.First = raid.RepRead, r.First
+	rep.Kind, rep.Extent, rep.First = raid.RepRead, r.Extent, r.First
 	for no := r.First; no < r.First+r.Count; no++ {
 		rep.Blocks = append(rep.Blocks, m.block(blockKey{r.Extent, no, r.Gen}, r.S))
 	}
