@@ -40,7 +40,7 @@ var adminCommands = []string{"cluster_init", "node_join", "node_leave", "set_dra
 // Admin takes an operator's request; its reply comes in a later Ready, after ten seconds at the latest.
 func (n *Node) Admin(nowNs int64, r AdminRequest) {
 	n.tick(nowNs)
-	r.From = n.opt.ID
+	r.From, r.call, r.ID = n.opt.ID, r.ID, n.newID()
 	if r.Control != nil { // named so that its repetitions, and nothing else, are known again
 		c, id := *r.Control, n.newID()
 		c.Src = aoe.MAC{}
@@ -113,6 +113,7 @@ func (n *Node) adminReplyFrom(out AdminReply) {
 func (n *Node) adminReply(r AdminRequest, out AdminReply) {
 	out.ID = r.ID
 	if r.From == n.opt.ID {
+		out.ID = r.call
 		n.ready.Admin = append(n.ready.Admin, out)
 		return
 	}

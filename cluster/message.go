@@ -120,6 +120,8 @@ type AdminRequest struct {
 	Vol  raid.VolumeID `json:"vol,omitempty"`
 
 	Control *aoe.ControlRequest `json:"control,omitempty"` // Src, Tag and Digest are ours
+
+	call uint64 // the driver's ID: between nodes, ID is one that no other process gives out
 }
 
 // AdminReply ends an AdminRequest. Err is fit for an operator; it is empty on success.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"clade/aoe"
 	"clade/membership"
 	"clade/raid"
 	"clade/raid/raidtest"
@@ -340,6 +341,34 @@ func TestARequestSurvivesTheLeader(t *testing.T) {
 	}
 	if len(b.node.admin.open) != 0 {
 		t.Errorf("%d requests are still open", len(b.node.admin.open))
+	}
+}
+
+// TestARequestIsNotTakenForOneOfADeadProcess: the driver of each process numbers its requests from one, and the owner still has the
+// dead one's.
+func TestARequestIsNotTakenForOneOfADeadProcess(t *testing.T) {
+	l := newLab(t, 3)
+	l.found()
+	vol := l.create(1, 1, 1)
+	owner := l.server(1)
+	asked, other := l.box(owner.id%3+1), l.box((owner.id+1)%3+1)
+	const id = 1 << 40
+	ask := func(c *aoe.ControlRequest) {
+		asked.input(func(now int64) { asked.node.Admin(now, AdminRequest{ID: id, Kind: "control", Vol: vol, Control: c}) })
+	}
+	l.isolate(other, true)
+	ask(&aoe.ControlRequest{Kind: aoe.ControlConfigSet, Config: []byte("dead")})
+	l.until("the request at the owner", func() bool { return len(owner.node.admin.open) == 1 })
+	asked.kill()
+	l.pass(100 * ms)
+	l.calls = map[uint64]*AdminReply{}
+	asked.start(true)
+	ask(&aoe.ControlRequest{Kind: aoe.ControlReserveForce, MACs: []aoe.MAC{{2, 0, 0, 0, 0, 9}}})
+	l.isolate(other, false)
+	l.until("a reply", func() bool { return l.calls[id] != nil })
+	l.pass(second)
+	if r := l.calls[id]; r.Err != "" || len(l.server(1).node.State().Volume(vol).Control.Reserved) != 1 {
+		t.Errorf("answered %+v, reserved for %v", r, l.server(1).node.State().Volume(vol).Control.Reserved)
 	}
 }
 
