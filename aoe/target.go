@@ -39,7 +39,7 @@ var drop = Action{Kind: ActionDrop}
 // Nothing is allocated but for control requests. Destination, shelf and slot are checked here, so a frame for anybody else is
 // dropped. (facts: who answers what; trap numbers are those of docs/wire.md.)
 func (t *Target) Handle(r *Request, self MAC, dst []byte) Action {
-	if r.Dst != self && r.Dst != Broadcast || r.Src.IsGroup() || !r.Matches(t.Identity.Shelf, t.Identity.Slot) {
+	if r.Dst != self && r.Dst != Broadcast || r.Src.IsGroup() || r.Src == (MAC{}) || !r.Matches(t.Identity.Shelf, t.Identity.Slot) {
 		return drop
 	}
 	if !t.Control.Allows(r.Src) { // the excluded get no answer at all, to any command (trap 20)

@@ -121,6 +121,8 @@ func TestSilence(t *testing.T) {
 	response[14] |= flagResponse
 	group := to(self, 1)
 	group.Src = MAC{1, 0, 0x5e, 0, 0, 1}
+	nobody := to(self, 1)
+	nobody.Src = MAC{}
 	for name, f := range map[string][]byte{
 		"trap 24: flooded unicast for another MAC": ata(other, read, nil),
 		"another shelf":                       ata(shelf, read, nil),
@@ -135,6 +137,7 @@ func TestSilence(t *testing.T) {
 		"config string longer than the frame": append(AppendRequestHeader(nil, to(self, 1), CommandConfig), 0, 0, 0, 0, 0, ConfigSet, 4, 1),
 		"ATA shorter than its header":         AppendRequestHeader(nil, to(self, 1), CommandATA),
 		"source is a group address":           ata(group, read, nil),
+		"source is no address":                ata(nobody, read, nil),
 		"shorter than a header":               ata(to(self, 1), read, nil)[:23],
 		"vendor command":                      AppendRequestHeader(nil, to(self, 1), 0xF0),
 	} {

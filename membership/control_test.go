@@ -74,6 +74,10 @@ func TestSetIfEmptyHasOneWinner(t *testing.T) {
 		"a late copy of a forced set does not undo what came after it": {
 			{setReq(force, macX, 7, "X"), "won"}, {setReq(force, macX, 7, "X"), "won"}, {setReq(force, macY, 8, "Y"), "won"}, {setReq(force, macX, 7, "X"), "silent"},
 		},
+		"an operator is told how his request ended, whatever came after it": {
+			{setReq(force, aoe.MAC{}, 7, "X"), "won"}, {setReq(force, macY, 8, "Y"), "won"}, {setReq(force, aoe.MAC{}, 7, "X"), "won"},
+			{setReq(set, macX, 9, "X"), "lost"},
+		},
 		"another tag is another request": {
 			{setReq(set, macX, 7, "X"), "won"}, {setReq(force, macY, 9, ""), "won"}, {setReq(set, macX, 8, "X"), "won"},
 		},
@@ -174,6 +178,11 @@ func TestANoisyHostFillsItsOwnQuotaOnly(t *testing.T) {
 	}
 	if got := m.control(setReq(aoe.ControlConfigForce, macY, 1, "Y")); got != "won" {
 		t.Errorf("another host: %s", got)
+	}
+	for i := range 2 * maxDedupePerMAC {
+		if got := m.control(setReq(aoe.ControlConfigForce, aoe.MAC{}, byte(i), "O")); got != "won" {
+			t.Fatalf("request %d of an operator's script: %s", i, got)
+		}
 	}
 	m.pass(100)
 	if got := m.control(setReq(aoe.ControlConfigForce, macX, 200, "Z")); got != "won" {
