@@ -65,7 +65,7 @@ func (l *Lab) via(node string) []string { return []string{"--dir", l.nodeDir(nod
 
 func (l *Lab) volumeArgs(via string, slot int) []string {
 	return append([]string{"volume", "create", "--slot", strconv.Itoa(slot), "--size", fmt.Sprintf("%dB", l.Spec.SizeBytes),
-		"--layout", l.Spec.Layout}, l.via(via)...)
+		"--layout", l.Spec.Layout, "--no-wait"}, l.via(via)...)
 }
 
 func (l *Lab) drainArgs(via, node string, undo bool) []string {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 )
@@ -149,6 +150,17 @@ func (s Spec) diskBytes() uint64 {
 	all := perVolume * uint64(max(s.Slots, 1))
 	share := all / uint64(s.Nodes*s.Disks)
 	return max(2*share, gib/uint64(k)*2) + 2*gib
+}
+
+// blankMax bounds the time in which the pages of new volumes are written, 8 KiB for each MiB of a shard, to a slow disk that all share.
+func (s Spec) blankMax() time.Duration {
+	const slowest = 50 << 20 // bytes a second
+	k, m, err := s.shape()
+	if err != nil {
+		panic(fmt.Sprintf("lab: layout %q of a validated spec", s.Layout))
+	}
+	pages := s.SizeBytes / mib * 8192 / uint64(k) * uint64(k+m) * uint64(max(s.Slots, 0))
+	return time.Duration(pages/slowest) * time.Second
 }
 
 // nodeNames returns the names of all nodes, witnesses last.

@@ -96,7 +96,7 @@ func (l *Lab) make(ctx context.Context, tell func(string)) error {
 		}
 	}
 	tell("health")
-	healthy, cancel := context.WithTimeout(ctx, healthyMax)
+	healthy, cancel := context.WithTimeout(ctx, healthyMax+l.Spec.blankMax())
 	defer cancel()
 	if err := AwaitHealthy(healthy, l); err != nil {
 		return l.withLogs(err)
