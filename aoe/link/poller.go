@@ -16,8 +16,9 @@ const (
 // Poller sleeps for one goroutine until one of its ports has something to
 // receive. A port belongs to one Poller at most.
 type Poller struct {
-	ports []Port
-	state atomic.Int32
+	ports   []Port
+	state   atomic.Int32
+	changed atomic.Bool // a port's descriptors may be others
 	sleeper
 	closeOnce sync.Once
 }
@@ -35,8 +36,9 @@ func NewPoller(ports ...Port) (*Poller, error) {
 		return nil, err
 	}
 	for _, port := range p.ports {
-		port.watch(p.Wake)
+		port.watch(p.changes)
 	}
+	p.changed.Store(true)
 	return p, nil
 }
 
@@ -49,7 +51,7 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	if !p.state.CompareAndSwap(pollerAwake, pollerAsleep) {
 		timeoutNs = 0 // rung since the last time: only look
 	}
-	ready := false
+	ready, changed := false, p.changed.Swap(false)
 	p.sleeper.begin()
 	for _, port := range p.ports {
 		has := false
@@ -58,6 +60,11 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	}
 	if ready {
 		timeoutNs = 0
+	}
+	if changed {
+		if err := p.sleeper.rebuild(); err != nil {
+			return ready, err
+		}
 	}
 	fromKernel, err := p.sleeper.sleep(timeoutNs)
 	if p.state.Swap(pollerAwake) == pollerRung {
@@ -70,9 +77,15 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	return ready || fromKernel, err
 }
 
+// changes is what ports call.
+func (p *Poller) changes() {
+	p.changed.Store(true)
+	p.Wake()
+}
+
 // Wake ends the current Wait, or the next one if none is running. Any
-// goroutine may call it, as often as it likes: it costs a system call only when
-// there is a sleeper.
+// goroutine may call it, as often as it likes: it costs something only when there
+// is a sleeper.
 func (p *Poller) Wake() {
 	if p.state.Swap(pollerRung) == pollerAsleep {
 		p.sleeper.ring()

@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"clade/aoe"
 	"clade/aoe/initiator"
@@ -45,15 +46,28 @@ const (
 	SizeBytesMax = 1 << 20
 	depthMax     = 1024
 	macsMax      = 1024
+	volumesMax   = 256
+	sessionsMax  = 4096
 	buffersMax   = 1 << 30 // bytes of all operations in flight together
 	secondNs     = int64(1e9)
 )
+
+// Volume is where a volume is found.
+type Volume struct {
+	Shelf uint16
+	Slot  uint8
+}
+
+func (v Volume) String() string { return fmt.Sprintf("e%d.%d", v.Shelf, v.Slot) }
 
 // Config says what to measure. Zero fields have the documented defaults.
 type Config struct {
 	Ports []link.Port // at least one; they stay the caller's
 	Shelf uint16
 	Slot  uint8
+	// Also are further volumes. Every initiator uses all volumes, each with a session and a window of its own, and of each the same
+	// span; operations in flight are those of each initiator on each volume.
+	Also []Volume
 	// MACs are the initiators, each with a session and a window of its own. Default: the first port's address.
 	MACs []aoe.MAC
 
@@ -61,11 +75,17 @@ type Config struct {
 	ReadPercent int // of Mixed; default 50
 	SizeBytes   int // of an operation; default 4096
 	Depth       int // operations in flight per MAC; default 1
-	Sequential  bool
-	StartBytes  uint64 // where the span begins
-	SpanBytes   uint64 // default: to the end of the volume
-	Fill        bool   // write all of the span once before anything is measured
-	Seed        uint64 // of the places; runs of one seed go to the same ones, so that a second one meets warm caches
+	// TotalDepth, if not 0, is how many operations are in flight in all, instead of Depth: whatever ends, the next initiator and volume
+	// in turn get the next operation.
+	TotalDepth int
+	Sequential bool
+	StartBytes uint64 // where the span begins
+	SpanBytes  uint64 // default: to the end of the volume
+	Fill       bool   // write all of the span once before anything is measured
+	// Places, if not 0, is how many places of the span are used, one at random in each of so many equal parts: what a small share of
+	// a large volume looks like that is spread over all of it. Filling writes these only.
+	Places uint64
+	Seed   uint64 // of the places; runs of one seed go to the same ones, so that a second one meets warm caches
 
 	WarmUpNs  int64 // not counted; default 0
 	MeasureNs int64 // default 10 s
@@ -132,6 +152,17 @@ func (c Config) Validate() error {
 	if c.Depth < 1 || c.Depth > depthMax {
 		bad("--depth %d: choose 1 to %d", c.Depth, depthMax)
 	}
+	if c.TotalDepth < 0 || c.TotalDepth > depthMax {
+		bad("--total-depth %d: choose 1 to %d", c.TotalDepth, depthMax)
+	}
+	if n := len(c.volumes()); n > volumesMax {
+		bad("%d volumes: choose 1 to %d", n, volumesMax)
+	}
+	for i, v := range c.volumes() {
+		if slices.Contains(c.volumes()[:i], v) {
+			bad("%v is named twice", v)
+		}
+	}
 	if n := len(c.MACs); n > macsMax {
 		bad("--macs %d: choose 1 to %d", n, macsMax)
 	}
@@ -147,8 +178,13 @@ func (c Config) Validate() error {
 	if c.MeasureNs < 0 || c.WarmUpNs < 0 || c.TimeoutNs < 0 {
 		bad("--seconds, --warm-up, --timeout: a time cannot be negative")
 	}
-	if len(errs) == 0 && int64(len(c.MACs))*int64(c.Depth)*int64(c.SizeBytes) > buffersMax {
-		bad("--macs x --depth x --size: %d operations of %d bytes are more than 1GiB in flight", len(c.MACs)*c.Depth, c.SizeBytes)
+	if n := len(c.MACs) * len(c.volumes()); n > sessionsMax {
+		bad("--macs x volumes: %d are more than %d", n, sessionsMax)
+	} else if len(errs) == 0 && int64(n)*int64(c.Depth)*int64(c.SizeBytes) > buffersMax {
+		bad("--macs x --depth x --size: %d operations of %d bytes are more than 1GiB in flight", n*c.Depth, c.SizeBytes)
 	}
 	return errors.Join(errs...)
 }
+
+// volumes returns all volumes, the first one first.
+func (c *Config) volumes() []Volume { return append([]Volume{{c.Shelf, c.Slot}}, c.Also...) }

@@ -15,8 +15,11 @@ type Result struct {
 	Address    string `json:"address"`
 	Op         string `json:"op"`
 	SizeBytes  int    `json:"size_bytes"`
-	Depth      int    `json:"depth"` // per initiator
+	Depth      int    `json:"depth"`                 // per initiator
+	TotalDepth int    `json:"total_depth,omitempty"` // of all together, instead of Depth
 	Initiators int    `json:"initiators"`
+	Volumes    int    `json:"volumes"`
+	Places     uint64 `json:"places,omitempty"` // the parts of the span that were used; 0: all
 	Sequential bool   `json:"sequential"`
 	SpanBytes  uint64 `json:"span_bytes"`
 
@@ -76,7 +79,7 @@ func (e *engine) result(t *tally, tookNs int64, warm, now initiator.Stats, befor
 		return us(ns) / float64(t.ops)
 	}
 	r := &Result{Address: fmt.Sprintf("e%d.%d", c.Shelf, c.Slot), Op: c.Op.String(), SizeBytes: c.SizeBytes, Depth: c.Depth,
-		Initiators: len(e.sessions), Sequential: c.Sequential, SpanBytes: e.spanBytes,
+		TotalDepth: c.TotalDepth, Initiators: len(c.MACs), Volumes: len(c.volumes()), Sequential: c.Sequential, SpanBytes: e.spanBytes,
 		Seconds: seconds, Ops: t.ops, Reads: t.reads, Writes: t.writes, IOPS: float64(t.ops) / seconds,
 		MBps: float64(t.ops) * float64(c.SizeBytes) / seconds / 1e6,
 		Latency: Latency{Mean: us(t.latency.MeanNs()), P50: us(t.latency.QuantileNs(0.5)), P90: us(t.latency.QuantileNs(0.9)),
@@ -85,6 +88,12 @@ func (e *engine) result(t *tally, tookNs int64, warm, now initiator.Stats, befor
 		FramesSent:   now.FramesSent - warm.FramesSent, Resent: now.Resent - warm.Resent,
 		Unexpected: now.Unexpected - warm.Unexpected, AoEErrors: now.AoEErrors - warm.AoEErrors,
 		ClientUsPerIO: per(after.clientNs - before.clientNs)}
+	if e.strideBytes > 0 {
+		r.Places = e.spanBytes / uint64(c.SizeBytes)
+	}
+	if n := len(c.Also); n > 0 {
+		r.Address += fmt.Sprintf(" and %d more", n)
+	}
 	othersNs := after.busyNs - before.busyNs - (after.clientNs - before.clientNs)
 	for i, a := range after.targets {
 		b := &before.targets[i]
@@ -107,9 +116,16 @@ func (r *Result) Title() string {
 	if r.Sequential {
 		pattern = "sequential"
 	}
-	title := fmt.Sprintf("%s %s %s, depth %d", humanize.IBytes(uint64(r.SizeBytes)), pattern, r.Op, r.Depth)
+	depth := fmt.Sprintf("depth %d", r.Depth)
+	if r.TotalDepth > 0 {
+		depth = fmt.Sprintf("depth %d in all", r.TotalDepth)
+	}
+	title := fmt.Sprintf("%s %s %s, %s", humanize.IBytes(uint64(r.SizeBytes)), pattern, r.Op, depth)
 	if r.Initiators > 1 {
 		title += fmt.Sprintf(", %d initiators", r.Initiators)
+	}
+	if r.Volumes > 1 {
+		title += fmt.Sprintf(", %d volumes", r.Volumes)
 	}
 	return title
 }

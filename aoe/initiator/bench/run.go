@@ -24,7 +24,9 @@ type engine struct {
 	clock    func() int64
 	ports    []*port
 	sessions []*session
-	byMAC    map[aoe.MAC]*session
+	byName   map[sessionName]*session
+	pool     []slot // with Config.TotalDepth: all operations but those that fill
+	turn     int    // the session that gets the next of them
 	poller   *link.Poller
 	rx       []link.RxFrame
 	dirty    []*session      // have effects to take
@@ -32,7 +34,8 @@ type engine struct {
 	wakeNs   int64           // no session's timer fires before
 
 	volumeBytes uint64
-	spanBytes   uint64
+	spanBytes   uint64 // of each volume; with Config.Places, what the places have together
+	strideBytes uint64 // the share of a place in the volume; 0: the span is whole
 	phase       phase
 	err         error // of the first operation that failed
 	tally
@@ -67,9 +70,16 @@ type port struct {
 	payloads [][]byte
 }
 
-// session is one initiator.
+// sessionName is how frames find their session.
+type sessionName struct {
+	mac aoe.MAC
+	Volume
+}
+
+// session is one initiator on one volume.
 type session struct {
 	dev    *initiator.Device
+	volume Volume
 	slots  []slot
 	rng    *rand.PCG
 	nextNs int64 // when its timers want to be looked at
@@ -85,8 +95,8 @@ type session struct {
 // slot is one operation of the depth.
 type slot struct {
 	op      initiator.Op
-	session *session
-	buf     []byte // at least Config.SizeBytes; for filling, larger
+	session *session // with Config.TotalDepth: of the last operation
+	buf     []byte   // at least Config.SizeBytes; for filling, larger
 }
 
 // Run measures. It returns an error, and no result, if an operation fails: an error is not a speed.
@@ -142,7 +152,7 @@ func newEngine(cfg Config) (*engine, error) {
 		return nil, errors.New("bench: a run needs at least one port")
 	}
 	started := time.Now()
-	e := &engine{cfg: cfg, clock: func() int64 { return int64(time.Since(started)) + 1 }, byMAC: make(map[aoe.MAC]*session),
+	e := &engine{cfg: cfg, clock: func() int64 { return int64(time.Since(started)) + 1 }, byName: make(map[sessionName]*session),
 		rx: make([]link.RxFrame, 64)}
 	var mtus []int
 	for _, p := range cfg.Ports {
@@ -153,20 +163,29 @@ func newEngine(cfg Config) (*engine, error) {
 	if e.poller, err = link.NewPoller(cfg.Ports...); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	for i, mac := range cfg.MACs {
+	for _, mac := range cfg.MACs {
 		for _, p := range e.ports {
 			if err := p.Join(mac); err != nil {
 				e.close()
 				return nil, fmt.Errorf("bench: receive frames for %s: %w", mac, err)
 			}
 		}
-		s := &session{dev: initiator.NewDevice(initiator.Config{MAC: mac, Shelf: cfg.Shelf, Slot: cfg.Slot, MTUs: mtus, MaxOut: cfg.MaxOut,
-			RTOMinNs: cfg.RTOMinNs, TagSeed: rand.Uint32()}), rng: rand.NewPCG(cfg.Seed, uint64(i)), nextNs: 1<<63 - 1}
-		e.sessions = append(e.sessions, s)
-		e.byMAC[mac] = s
+	}
+	for _, v := range cfg.volumes() {
+		for _, mac := range cfg.MACs {
+			e.addSession(v, mac, mtus)
+		}
 	}
 	e.wakeNs = 1<<63 - 1
 	return e, nil
+}
+
+func (e *engine) addSession(v Volume, mac aoe.MAC, mtus []int) {
+	c := &e.cfg
+	s := &session{volume: v, dev: initiator.NewDevice(initiator.Config{MAC: mac, Shelf: v.Shelf, Slot: v.Slot, MTUs: mtus, MaxOut: c.MaxOut,
+		RTOMinNs: c.RTOMinNs, TagSeed: rand.Uint32()}), rng: rand.NewPCG(c.Seed, uint64(len(e.sessions))), nextNs: 1<<63 - 1}
+	e.sessions = append(e.sessions, s)
+	e.byName[sessionName{mac, v}] = s
 }
 
 func (e *engine) close() {
@@ -178,27 +197,39 @@ func (e *engine) close() {
 	e.poller.Close()
 }
 
-// identify learns how large the volume is.
+// identify learns how large the volumes are: as large as the smallest.
 func (e *engine) identify() error {
+	for i := 0; i < len(e.sessions); i += len(e.cfg.MACs) {
+		bytes, err := e.identifyOne(e.sessions[i])
+		if err != nil {
+			return err
+		}
+		if e.volumeBytes == 0 || bytes < e.volumeBytes {
+			e.volumeBytes = bytes
+		}
+	}
+	return nil
+}
+
+func (e *engine) identifyOne(s *session) (uint64, error) {
 	op := initiator.Op{Kind: initiator.OpIdentify, Data: make([]byte, initiator.SectorBytes)}
 	now := e.clock()
 	op.DeadlineNs = now + e.cfg.TimeoutNs
-	e.submit(e.sessions[0], now, &op)
+	e.submit(s, now, &op)
 	for op.DoneNs == 0 {
 		e.step(1 << 62)
 		if e.stopped() {
-			return ErrStopped
+			return 0, ErrStopped
 		}
 	}
 	if op.Err != nil {
-		return fmt.Errorf("bench: identify e%d.%d: %w", e.cfg.Shelf, e.cfg.Slot, op.Err)
+		return 0, fmt.Errorf("bench: identify %v: %w", s.volume, op.Err)
 	}
 	id, ok := aoe.ParseIdentify(op.Data)
 	if !ok || id.Sectors == 0 {
-		return fmt.Errorf("bench: e%d.%d says that it has no sectors", e.cfg.Shelf, e.cfg.Slot)
+		return 0, fmt.Errorf("bench: %v says that it has no sectors", s.volume)
 	}
-	e.volumeBytes = id.Sectors * initiator.SectorBytes
-	return nil
+	return id.Sectors * initiator.SectorBytes, nil
 }
 
 // fillMemory bounds the buffers of a fill by many initiators, in bytes.
@@ -206,6 +237,9 @@ const fillMemory = 256 << 20
 
 // fillBytes is the size of an operation of the fill phase: large, and not more than what a session has of the span.
 func (e *engine) fillBytes() int {
+	if e.strideBytes > 0 {
+		return e.cfg.SizeBytes
+	}
 	n := min(SizeBytesMax, fillMemory/len(e.sessions)&^4095)
 	return int(min(uint64(max(n, e.cfg.SizeBytes)), e.sessions[0].lengthB))
 }
@@ -221,19 +255,27 @@ func (e *engine) layOut() error {
 		e.spanBytes = e.volumeBytes - c.StartBytes
 	}
 	e.spanBytes -= e.spanBytes % uint64(c.SizeBytes)
-	n, size := uint64(len(e.sessions)), uint64(c.SizeBytes)
+	n, size := uint64(len(c.MACs)), uint64(c.SizeBytes)
+	if c.Places > 0 {
+		places := min(c.Places, e.spanBytes/size)
+		e.strideBytes = e.spanBytes / places / size * size
+		e.spanBytes = places * size
+	}
 	share := e.spanBytes / n / size * size
 	if share == 0 {
 		return fmt.Errorf("bench: --span %d: less than one operation of %d bytes for each of %d initiators", c.SpanBytes, size, n)
 	}
 	for i, s := range e.sessions {
-		s.fromB, s.lengthB = c.StartBytes+uint64(i)*share, share
+		mac := uint64(i) % n
+		s.fromB, s.lengthB = mac*share, share
+		if mac == n-1 {
+			s.lengthB = e.spanBytes - mac*share // the rest, too
+		}
 	}
 	bufBytes := c.SizeBytes
 	if c.Fill {
 		bufBytes = e.fillBytes()
 	}
-	e.sessions[n-1].lengthB = e.spanBytes - (n-1)*share // the rest, too
 	e.makeSlots(bufBytes)
 	return nil
 }
@@ -242,26 +284,59 @@ func (e *engine) layOut() error {
 func (e *engine) makeSlots(bufBytes int) {
 	c := &e.cfg
 	var slab []byte
+	make1 := func(sl *slot, s *session, want int) {
+		if len(slab) < want {
+			slab = make([]byte, max(want, 8<<20))
+			fillRandom(slab, s.rng)
+		}
+		sl.session, sl.buf = s, slab[:want:want]
+		sl.op.User = sl
+		slab = slab[want:]
+	}
 	for _, s := range e.sessions {
-		s.slots = make([]slot, c.Depth)
+		s.slots = make([]slot, e.slotsEach())
 		for d := range s.slots {
 			want := c.SizeBytes
 			if d < e.fillDepth() {
 				want = bufBytes
 			}
-			if len(slab) < want {
-				slab = make([]byte, max(want, 8<<20))
-				fillRandom(slab, s.rng)
-			}
-			s.slots[d].session, s.slots[d].buf = s, slab[:want:want]
-			s.slots[d].op.User = &s.slots[d]
-			slab = slab[want:]
+			make1(&s.slots[d], s, want)
 		}
+	}
+	e.pool = make([]slot, c.TotalDepth)
+	for i := range e.pool {
+		make1(&e.pool[i], e.sessions[0], c.SizeBytes)
 	}
 }
 
-// fillDepth is how many operations of a session fill at once: together enough to keep any target busy.
-func (e *engine) fillDepth() int { return max(1, min(e.cfg.Depth, 8/len(e.sessions))) }
+// slotsEach is how many operations a session has of its own.
+func (e *engine) slotsEach() int {
+	switch {
+	case e.cfg.TotalDepth == 0:
+		return e.cfg.Depth
+	case e.cfg.Fill:
+		return e.fillDepth()
+	}
+	return 0
+}
+
+const (
+	fillAtOnce   = 8  // operations, of all sessions together: enough of large ones to keep any target busy
+	placesAtOnce = 64 // of small ones
+)
+
+// fillDepth is how many operations of a session fill at once.
+func (e *engine) fillDepth() int {
+	n := fillAtOnce
+	if e.strideBytes > 0 {
+		n = placesAtOnce
+	}
+	n = max(1, n/len(e.sessions))
+	if e.cfg.TotalDepth == 0 {
+		n = min(n, e.cfg.Depth)
+	}
+	return n
+}
 
 // fillRandom makes bytes that no target can compress.
 func fillRandom(b []byte, rng *rand.PCG) {

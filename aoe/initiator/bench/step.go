@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"clade/aoe"
 	"clade/aoe/initiator"
 	"clade/aoe/link"
 )
@@ -19,16 +20,24 @@ func (e *engine) begin(p phase) {
 	p.beganNs = now
 	e.phase = p
 	e.toldNs, e.toldOps = now, e.ops
-	for _, s := range e.sessions {
-		depth := len(s.slots)
-		if p.fill {
-			depth, s.filledB = e.fillDepth(), 0
-		}
-		for i := range depth {
-			if op := &s.slots[i].op; op.SubmitNs == 0 || op.DoneNs != 0 { // else it is in flight from the phase before
-				e.next(now, &s.slots[i])
+	start := func(slots []slot) {
+		for i := range slots {
+			if op := &slots[i].op; op.SubmitNs == 0 || op.DoneNs != 0 { // else it is in flight from the phase before
+				e.next(now, &slots[i])
 			}
 		}
+	}
+	for _, s := range e.sessions {
+		switch {
+		case p.fill:
+			s.filledB = 0
+			start(s.slots[:e.fillDepth()])
+		case e.cfg.TotalDepth == 0:
+			start(s.slots)
+		}
+	}
+	if !p.fill {
+		start(e.pool)
 	}
 	e.settle(now)
 	for e.err == nil && e.clock() < p.endNs && !(p.fill && e.idle()) {
@@ -96,10 +105,10 @@ func (e *engine) receive() bool {
 		now := e.clock()
 		for f := range e.rx[:n] {
 			data := e.rx[f].Data
-			if len(data) < link.HeaderBytes {
+			if len(data) < aoe.HeaderBytes {
 				continue
 			}
-			if s := e.byMAC[[6]byte(data)]; s != nil {
+			if s := e.sessionOf(data); s != nil {
 				s.dev.Receive(now, i, data)
 				e.mark(s)
 			} else if data[0]&1 != 0 {
@@ -111,6 +120,11 @@ func (e *engine) receive() bool {
 		}
 	}
 	return got
+}
+
+// sessionOf finds the session that a frame with a whole AoE header is for.
+func (e *engine) sessionOf(frame []byte) *session {
+	return e.byName[sessionName{aoe.MAC(frame[:6]), Volume{binary.BigEndian.Uint16(frame[16:]), frame[18]}}]
 }
 
 func (e *engine) mark(s *session) {
@@ -167,7 +181,7 @@ func (e *engine) ended(now int64, op *initiator.Op) {
 	}
 	if op.Err != nil {
 		if e.err == nil {
-			e.err = fmt.Errorf("bench: e%d.%d: %s of %d bytes at %d: %w", e.cfg.Shelf, e.cfg.Slot, op.Kind, len(op.Data), op.LBA*initiator.SectorBytes, op.Err)
+			e.err = fmt.Errorf("bench: %v: %s of %d bytes at %d: %w", sl.session.volume, op.Kind, len(op.Data), op.LBA*initiator.SectorBytes, op.Err)
 		}
 		return
 	}
@@ -187,6 +201,10 @@ func (e *engine) ended(now int64, op *initiator.Op) {
 
 // next begins the next operation of a session in a free slot; none when a volume is filled.
 func (e *engine) next(now int64, sl *slot) {
+	if e.cfg.TotalDepth > 0 && !e.phase.fill {
+		sl.session = e.sessions[e.turn]
+		e.turn = (e.turn + 1) % len(e.sessions)
+	}
 	p, s, op := &e.phase, sl.session, &sl.op
 	n := uint64(p.size)
 	var at uint64
@@ -199,7 +217,7 @@ func (e *engine) next(now int64, sl *slot) {
 		at = s.fromB + s.filledB
 		s.filledB += n
 	case p.random:
-		at = e.cfg.StartBytes + below(s, e.spanBytes/n)*n
+		at = below(s, e.spanBytes/n) * n
 	default:
 		if s.atB+n > s.lengthB {
 			s.atB = 0
@@ -211,7 +229,7 @@ func (e *engine) next(now int64, sl *slot) {
 	if p.op == Read || p.op == Mixed && int(below(s, 100)) < e.cfg.ReadPercent {
 		op.Kind = initiator.OpRead
 	}
-	op.Data, op.LBA = sl.buf[:n], at/initiator.SectorBytes
+	op.Data, op.LBA = sl.buf[:n], e.at(at)/initiator.SectorBytes
 	if op.Kind == initiator.OpWrite {
 		for i := 0; i < int(n); i += 4096 {
 			s.stamp++
@@ -220,6 +238,24 @@ func (e *engine) next(now int64, sl *slot) {
 	}
 	op.DeadlineNs = now + e.cfg.TimeoutNs
 	e.submit(s, now, op)
+}
+
+// at returns where something is in the volume that is at b in the span.
+func (e *engine) at(b uint64) uint64 {
+	if e.strideBytes == 0 {
+		return e.cfg.StartBytes + b
+	}
+	size := uint64(e.cfg.SizeBytes)
+	place := b / size
+	return e.cfg.StartBytes + place*e.strideBytes + mix(place)%(e.strideBytes/size)*size + b%size
+}
+
+// mix makes a number that looks like chance of one that does not: the end of SplitMix64.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 func (e *engine) submit(s *session, now int64, op *initiator.Op) {
@@ -240,7 +276,7 @@ func (e *engine) tell(now int64) {
 			for _, s := range e.sessions {
 				filled += s.filledB
 			}
-			out.Done = float64(filled) / float64(e.spanBytes)
+			out.Done = float64(filled) / float64(e.spanBytes*uint64(len(e.sessions)/len(e.cfg.MACs)))
 		} else if p.endNs > p.beganNs {
 			out.Done = min(1, float64(now-p.beganNs)/float64(p.endNs-p.beganNs))
 		}
