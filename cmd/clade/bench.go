@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +24,8 @@ type benchOptions struct {
 	initiatorOptions
 	op, size, start, span    string
 	readPercent, depth, macs int
+	totalDepth               int
+	places                   uint64
 	random, sequential       bool
 	seconds, warmUp          float64
 	maxOut                   int
@@ -38,12 +41,13 @@ func newBenchCommand() *cobra.Command {
 // newBenchCommandWith builds the command over other ports.
 func newBenchCommandWith(o *benchOptions) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "bench e<shelf>.<slot>",
+		Use:   "bench e<shelf>.<slot> ...",
 		Short: "Measure the speed of any AoE target",
 		Long: `Measure the speed of any AoE target: Clade, vblade, ggaoed or a Coraid shelf.
 
 A fixed number of operations is kept going; each answer begins the next one.
-Nothing is cached on this side. Sending and receiving raw Ethernet frames needs
+Nothing is cached on this side. Of several volumes each initiator uses all, and
+the same span of each. Sending and receiving raw Ethernet frames needs
 root or the capability CAP_NET_RAW.
 
 Reading changes nothing. WRITING DESTROYS WHAT THE VOLUME HOLDS: --op write,
@@ -55,9 +59,10 @@ a new volume, write it first, with --fill.`,
 		Example: `  clade bench -i eth1 e7.1 --depth 16
   clade bench -i eth1 e7.1 --op write --destroy --depth 16 --seconds 30
   clade bench -i eth1 e7.1 --op read --size 1MiB --sequential --depth 8
+  clade bench -i eth1 e7.1 e7.2 e7.3 --macs 8 --total-depth 64
   clade bench -i eth1 e7.1 --pid 812 --pid 813 --json
   clade bench null-target -i eth1 e9.1`,
-		Args: benchArgs,
+		Args: benchArgsAll,
 		RunE: func(cmd *cobra.Command, args []string) error { return benchUsage(o.run(cmd, args)) },
 	}
 	p := cmd.PersistentFlags()
@@ -65,13 +70,15 @@ a new volume, write it first, with --fill.`,
 	f := cmd.Flags()
 	f.StringVar(&o.op, "op", "read", "read, write or mixed")
 	f.StringVar(&o.size, "size", "4KiB", "of an operation: a multiple of 512 bytes, up to 1MiB")
-	f.IntVar(&o.depth, "depth", 1, "operations in flight, of each initiator")
+	f.IntVar(&o.depth, "depth", 1, "operations in flight, of each initiator on each volume")
+	f.IntVar(&o.totalDepth, "total-depth", 0, "operations in flight of all initiators on all volumes together, instead of --depth")
 	f.IntVar(&o.macs, "macs", 1, "initiators, each with a MAC of its own")
 	f.BoolVar(&o.random, "random", false, "at random places of the span (the default)")
 	f.BoolVar(&o.sequential, "sequential", false, "in order; each initiator in its own part of the span")
 	f.IntVar(&o.readPercent, "read-percent", 50, "reads among --op mixed")
 	f.StringVar(&o.start, "start", "0", "where the span begins in the volume")
 	f.StringVar(&o.span, "span", "", "how much of the volume is used (default: to its end)")
+	f.Uint64Var(&o.places, "places", 0, "use only so many places, spread over the span (default: all of it)")
 	f.Float64Var(&o.seconds, "seconds", 10, "how long to measure")
 	f.Float64Var(&o.warmUp, "warm-up", 1, "seconds before that, which do not count")
 	f.BoolVar(&o.fill, "fill", false, "write all of the span once before; needs --destroy")
@@ -101,6 +108,11 @@ func benchArgs(cmd *cobra.Command, args []string) error {
 	return benchUsage(usageArgs(cobra.ExactArgs(1))(cmd, args))
 }
 
+// benchArgsAll wants the addresses of one volume at least.
+func benchArgsAll(cmd *cobra.Command, args []string) error {
+	return benchUsage(usageArgs(cobra.MinimumNArgs(1))(cmd, args))
+}
+
 // config reads the flags.
 func (o *benchOptions) config(args []string) (bench.Config, error) {
 	var c bench.Config
@@ -109,6 +121,13 @@ func (o *benchOptions) config(args []string) (bench.Config, error) {
 		return c, err
 	}
 	c.Shelf, c.Slot = at.shelf, at.slot
+	for _, name := range args[1:] {
+		more, err := parseAddress(name)
+		if err != nil {
+			return c, err
+		}
+		c.Also = append(c.Also, bench.Volume{Shelf: more.shelf, Slot: more.slot})
+	}
 	if c.Op, err = bench.ParseOp(o.op); err != nil {
 		return c, usageError("%w", err)
 	}
@@ -135,6 +154,7 @@ func (o *benchOptions) config(args []string) (bench.Config, error) {
 	if !(o.seconds > 0 && o.seconds <= 100*hour) || !(o.warmUp >= 0 && o.warmUp <= hour) || o.timeout <= 0 || o.depth == 0 {
 		return c, usageError("--seconds, --timeout and --depth have to be more than 0, --warm-up not less")
 	}
+	c.TotalDepth, c.Places = o.totalDepth, o.places
 	c.Depth, c.ReadPercent, c.Sequential, c.Fill, c.MaxOut, c.Pids = o.depth, o.readPercent, o.sequential, o.fill, o.maxOut, o.pids
 	c.Seed = rand.Uint64()
 	c.MeasureNs, c.WarmUpNs, c.TimeoutNs = int64(o.seconds*1e9), int64(o.warmUp*1e9), int64(o.timeout)
@@ -143,7 +163,7 @@ func (o *benchOptions) config(args []string) (bench.Config, error) {
 		if !c.Op.Writes() {
 			what = "--fill"
 		}
-		return c, &initiatorError{exitRefused, fmt.Errorf("%s DESTROYS what %v holds; nothing was done", what, at), "If that is what you want, add --destroy."}
+		return c, &initiatorError{exitRefused, fmt.Errorf("%s DESTROYS what %s holds; nothing was done", what, strings.Join(args, " ")), "If that is what you want, add --destroy."}
 	}
 	for range o.macs {
 		if o.macs > 1 {
@@ -181,7 +201,7 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	stderr := cmd.ErrOrStderr()
 	if c.Op.Writes() || c.Fill {
-		fmt.Fprintf(stderr, "clade: overwriting e%d.%d: WHAT IT HOLDS IS DESTROYED\n", c.Shelf, c.Slot)
+		fmt.Fprintf(stderr, "clade: overwriting %s: WHAT IT HOLDS IS DESTROYED\n", strings.Join(args, " "))
 	}
 	line := o.progress || o.isTerminal(stderr)
 	if line {
