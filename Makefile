@@ -13,7 +13,7 @@ PKGS ?= ./aoe ./aoe/link ./raid ./store ./cluster
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab torture calm compose-up compose-demo compose-down bench bench-compare ci clean
+.PHONY: help build test race sim soak mutations fuzz model initiators lint demo lab torture calm compose-up compose-demo compose-down bench bench-scale bench-compare ci clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ compose-down: ## remove the containers, their disks, and the engine if it was st
 
 bench: build ## speed against vblade, the wire alone and the disk's limits, and the goals: one table, under ten minutes (root; ARGS="--rows 2+1")
 	$(GO) run ./integration/bench $(ARGS)
+
+bench-scale: build ## what more volumes, nodes, bytes and initiators cost, takeovers, tail and resync: one table, under twelve minutes (root; ARGS="--cases 1.TiB")
+	$(GO) run ./integration/bench scale $(ARGS)
 
 bench-compare: ## Go benchmarks of the hot packages at REF=commit against this tree (COUNT=6, BENCH=regexp, PKGS="./raid")
 	@[ -n "$(REF)" ] || { echo "which commit? make bench-compare REF=HEAD~10"; exit 2; }

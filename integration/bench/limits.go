@@ -59,18 +59,18 @@ var diskProbes = []diskProbe{
 	{name: limitBigRead, title: "1 MiB random read, O_DIRECT, qd 4", workers: 4, bytes: 1 << 20, flags: unix.O_DIRECT, read: true},
 }
 
-// measureLimits measures what the disk below a directory can do. The first call makes the file that it needs; whoever removes the
+// measureLimits measures what the disk below a directory can do, in some ways. The first call makes the file that it needs; whoever removes the
 // directory removes it.
-func measureLimits(dir string, each time.Duration) ([]limit, error) {
+func measureLimits(dir string, each time.Duration, probes []diskProbe) ([]limit, error) {
 	big := filepath.Join(dir, "limits")
 	if err := makeProbeFile(big); err != nil {
 		return nil, fmt.Errorf("limits of the disk: %w", err)
 	}
 	var out []limit
-	for i := range diskProbes {
-		l, err := diskProbes[i].run(dir, big, each)
+	for i := range probes {
+		l, err := probes[i].run(dir, big, each)
 		if err != nil {
-			return nil, fmt.Errorf("limits of the disk: %s: %w", diskProbes[i].title, err)
+			return nil, fmt.Errorf("limits of the disk: %s: %w", probes[i].title, err)
 		}
 		out = append(out, l)
 	}

@@ -52,7 +52,11 @@ type bencher struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stderr, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+	do, args := run, os.Args[1:]
+	if len(args) > 0 && args[0] == scaleCommand {
+		do, args = runScale, args[1:]
+	}
+	if err := do(ctx, os.Stderr, args); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -78,22 +82,9 @@ func run(ctx context.Context, stderr io.Writer, args []string) error {
 	if b.each <= 0 || b.rounds < 1 || len(b.rows) == 0 || len(b.cols) == 0 || f.NArg() > 0 {
 		return errors.New("nothing to measure: see --help")
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("needs root, for network namespaces and raw frames")
-	}
-	var err error
-	if b.binary, err = filepath.Abs(*binary); err == nil {
-		_, err = os.Stat(b.binary)
-	}
+	undo, err := b.prepare(*root, *binary)
 	if err != nil {
-		return fmt.Errorf("%w\nBuild it first: make build", err)
-	}
-	if err := b.makeDirs(*root); err != nil {
 		return err
-	}
-	undo, err := goFirst()
-	if err != nil {
-		b.tell("no precedence for what is measured, but a node of Clade may have it: %v", err)
 	}
 	defer undo()
 	b.table.Machine = lookAround(ctx, b.dir)
@@ -105,6 +96,26 @@ func run(ctx context.Context, stderr io.Writer, args []string) error {
 	report := markdown(&b.table)
 	fmt.Print(report)
 	return b.write(*out, *docs, report)
+}
+
+// prepare finds the program, makes the directories of the run and gives this process and its children precedence, which undo ends.
+func (b *bencher) prepare(root, binary string) (undo func(), err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("needs root, for network namespaces and raw frames")
+	}
+	if b.binary, err = filepath.Abs(binary); err == nil {
+		_, err = os.Stat(b.binary)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w\nBuild it first: make build", err)
+	}
+	if err := b.makeDirs(root); err != nil {
+		return nil, err
+	}
+	if undo, err = goFirst(); err != nil {
+		b.tell("no precedence for what is measured, but a node of Clade may have it: %v", err)
+	}
+	return undo, nil
 }
 
 // write leaves the report behind.
@@ -197,7 +208,7 @@ func (b *bencher) measure(ctx context.Context) error {
 			return nil
 		}
 		b.tell("limits of the disk")
-		found, err := measureLimits(b.dir, min(b.each, 2*time.Second))
+		found, err := measureLimits(b.dir, min(b.each, 2*time.Second), diskProbes)
 		if err != nil {
 			return b.failed(ctx, err)
 		}

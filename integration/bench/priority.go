@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -53,4 +54,22 @@ func parseAutogroup(s string) (nice int, ok bool) {
 	_, value, found := strings.Cut(strings.TrimSpace(s), " nice ")
 	nice, err := strconv.Atoi(value)
 	return nice, found && err == nil
+}
+
+// raiseProcess raises the priority of all threads of this process, and so of those that they will start.
+func raiseProcess() error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nodeNice); err != nil && !errors.Is(err, unix.ESRCH) { // one that has ended needs none
+			return fmt.Errorf("nice value %d: %w", nodeNice, err)
+		}
+	}
+	return nil
 }

@@ -209,26 +209,36 @@ func (b *bencher) run(ctx context.Context, s *site, l *load) (*bench.Result, err
 			return nil, err
 		}
 	}
-	seconds := b.each.Seconds()
-	args := []string{"netns", "exec", s.netns, b.binary, "bench", s.volume, "-i", s.nic, "--json", "--destroy", "--span", fmt.Sprintf("%dB", spanBytes),
-		"--seconds", fmt.Sprint(seconds), "--warm-up", fmt.Sprint(min(0.5, seconds/3))}
+	args := []string{s.volume, "--span", fmt.Sprintf("%dB", spanBytes)}
 	if !s.filled {
 		args = append(args, "--fill")
 	}
-	for _, pid := range s.pids {
-		args = append(args, "--pid", strconv.Itoa(pid))
-	}
-	ctx, cancel := context.WithTimeout(ctx, b.each+2*time.Minute)
-	defer cancel()
-	out, err := command(ctx, "ip", append(args, l.args...)...)
+	r, err := b.bench(ctx, s, b.each, append(args, l.args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", s.row, l.title, err)
 	}
+	s.filled = true
+	return r, nil
+}
+
+// bench runs `clade bench` where a site's initiator is.
+func (b *bencher) bench(ctx context.Context, s *site, each time.Duration, more ...string) (*bench.Result, error) {
+	seconds := each.Seconds()
+	args := []string{"netns", "exec", s.netns, b.binary, "bench", "-i", s.nic, "--json", "--destroy",
+		"--seconds", fmt.Sprint(seconds), "--warm-up", fmt.Sprint(min(0.5, seconds/3))}
+	for _, pid := range s.pids {
+		args = append(args, "--pid", strconv.Itoa(pid))
+	}
+	ctx, cancel := context.WithTimeout(ctx, each+2*time.Minute)
+	defer cancel()
+	out, err := command(ctx, "ip", append(args, more...)...)
+	if err != nil {
+		return nil, err
+	}
 	var r bench.Result
 	if err := json.Unmarshal(out, &r); err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", s.row, l.title, err)
+		return nil, err
 	}
-	s.filled = true
 	return &r, nil
 }
 

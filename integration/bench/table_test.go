@@ -213,7 +213,7 @@ func TestEveryLimitIsMeasured(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes half a gigabyte")
 	}
-	found, err := measureLimits(dir, 20*time.Millisecond)
+	found, err := measureLimits(dir, 20*time.Millisecond, diskProbes)
 	if err != nil {
 		t.Skipf("needs a file system with O_DIRECT: %v", err)
 	}

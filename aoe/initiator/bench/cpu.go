@@ -32,7 +32,7 @@ func takeUsage(pids []int) (usage, error) {
 		out.busyNs = parseBusy(raw)
 	}
 	for _, pid := range pids {
-		name, ns, err := processTime(pid)
+		name, ns, err := ProcessTime(pid)
 		if err != nil {
 			return out, fmt.Errorf("bench: processor time of process %d: %w", pid, err)
 		}
@@ -82,9 +82,9 @@ func parseIO(raw []byte) (readBytes, writeBytes uint64) {
 	return readBytes, writeBytes
 }
 
-// processTime returns the name of a process and the processor time of all its threads in user and kernel mode, in nanoseconds,
+// ProcessTime returns the name of a process and the processor time of all its threads in user and kernel mode, in nanoseconds,
 // to within 10 ms. Children are not in it, even if they were waited for.
-func processTime(pid int) (name string, ns int64, err error) {
+func ProcessTime(pid int) (name string, ns int64, err error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return "", 0, err

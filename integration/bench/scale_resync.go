@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"clade/integration/lab"
+)
+
+// The resync is of a cluster of its own, whose volume takes long enough to copy.
+var resyncCase = scaleCase{name: "resync", key: "resync", nodes: 3, volumes: 1, sizeBytes: 2 * gib, macs: 1}
+
+const (
+	resyncMax  = 90 * time.Second
+	sampleTime = 700 * time.Millisecond // of one foreground measurement; they are repeated
+	samplesMax = 6
+)
+
+// measureResync lets a disk go stale in all its regions and measures how fast it is filled again: without any load, and under one.
+func (s *scaler) measureResync(ctx context.Context) error {
+	if err := s.resyncLimits(); err != nil {
+		return err
+	}
+	at, err := s.startCluster(ctx, &resyncCase)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if down := at.takeOff(); down != nil {
+			s.tell("%s is not down: %v", at.name, down)
+		}
+	}()
+	s.tell("resync: filling the volume")
+	if _, err := s.bench(ctx, &at.site, fillTime, at.addresses[0], "--op", "write", "--fill", "--size", "1MiB", "--depth", "4"); err != nil {
+		return err
+	}
+	s.result.Resync = resyncResult{MBps: map[string][]float64{}, Undisturbed: map[string][]float64{}, During: map[string][]float64{}}
+	r := &s.result.Resync
+	for _, load := range []string{"", "r16", "w16"} {
+		if err := s.oneResync(ctx, at, load, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resyncLimits measures what the disk gives to one that writes large pieces.
+func (s *scaler) resyncLimits() error {
+	var probes []diskProbe
+	for i := range diskProbes {
+		if n := diskProbes[i].name; n == limitBigWrite || n == limitBigRead {
+			probes = append(probes, diskProbes[i])
+		}
+	}
+	found, err := measureLimits(s.dir, s.each, probes)
+	s.result.Limits = append(s.result.Limits, found...)
+	return err
+}
+
+// oneResync is one of them, under a load or none.
+func (s *scaler) oneResync(ctx context.Context, at *scaleLab, load string, r *resyncResult) error {
+	ctx, cancel := context.WithTimeout(ctx, resyncMax)
+	defer cancel()
+	if load != "" {
+		if err := s.samples(ctx, at, load, r.Undisturbed, samplesMax/2); err != nil {
+			return err
+		}
+	}
+	victim, err := at.makeStale(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := at.lab.Do(lab.FaultRestart, victim); err != nil {
+		return err
+	}
+	total := 0
+	err = lab.Await(ctx, at.lab, "a resync", func(st *lab.NodeStatus) bool {
+		for i := range st.Volumes {
+			for _, j := range st.Volumes[i].Resync {
+				total = j.Total
+			}
+		}
+		return total > 0
+	})
+	if err != nil {
+		return err
+	}
+	began, end := time.Now(), make(chan error, 1)
+	var ended time.Time
+	go func() {
+		err := lab.AwaitHealthy(ctx, at.lab)
+		ended = time.Now()
+		end <- err
+	}()
+	if load != "" {
+		err = s.samplesUntil(ctx, at, load, r.During, end)
+	} else {
+		err = <-end
+	}
+	if err != nil {
+		return err
+	}
+	took := ended.Sub(began).Seconds()
+	mbps := float64(total) * mib / took / 1e6
+	s.tell("resync under %-4s %d MiB in %.1f s: %.0f MB/s", loadText(load), total, took, mbps)
+	r.MBps[load] = append(r.MBps[load], mbps)
+	if load != "" {
+		if err := at.findProcesses(ctx); err != nil {
+			return err
+		}
+		return s.samples(ctx, at, load, r.Undisturbed, samplesMax/2)
+	}
+	return at.findProcesses(ctx)
+}
+
+func loadText(load string) string {
+	if load == "" {
+		return "none"
+	}
+	return load
+}
+
+// makeStale kills a node that serves nothing and changes every region of the volume. It returns the node.
+func (at *scaleLab) makeStale(ctx context.Context, s *scaler) (string, error) {
+	owner, err := lab.OwnerOf(ctx, at.lab, 1)
+	if err != nil {
+		return "", err
+	}
+	victim := at.lab.Nodes[0].Name
+	if victim == owner {
+		victim = at.lab.Nodes[1].Name
+	}
+	if err := at.lab.Do(lab.FaultKillAll, victim); err != nil {
+		return "", err
+	}
+	err = lab.Await(ctx, at.lab, "a stale disk", func(st *lab.NodeStatus) bool {
+		return len(st.Volumes) == 1 && len(st.Volumes[0].Stale) == 1 && st.Volumes[0].Health == "degraded"
+	})
+	if err != nil {
+		return "", err
+	}
+	const regionsOfRow = 2 * mib // of the volume: one region of each data shard
+	quiet := at.site
+	quiet.pids = nil // one of them has gone
+	_, err = s.bench(ctx, &quiet, fillTime, at.addresses[0], "--op", "write", "--fill", "--places", fmt.Sprint(2*at.sizeBytes/regionsOfRow), "--depth", "16")
+	return victim, err
+}
+
+// samples measures the foreground some times.
+func (s *scaler) samples(ctx context.Context, at *scaleLab, load string, into map[string][]float64, n int) error {
+	for range n {
+		iops, err := s.sample(ctx, at, load)
+		if err != nil {
+			return err
+		}
+		into[load] = append(into[load], iops)
+	}
+	return nil
+}
+
+// samplesUntil measures the foreground for as long as the resync runs; one that it did not run through does not count.
+func (s *scaler) samplesUntil(ctx context.Context, at *scaleLab, load string, into map[string][]float64, end <-chan error) error {
+	for {
+		iops, err := s.sample(ctx, at, load)
+		select {
+		case over := <-end:
+			if len(into[load]) == 0 && err == nil && over == nil {
+				return errors.New("resync: it was over before the foreground was measured")
+			}
+			return errors.Join(err, over)
+		default:
+		}
+		if err != nil {
+			return err
+		}
+		into[load] = append(into[load], iops)
+	}
+}
+
+func (s *scaler) sample(ctx context.Context, at *scaleLab, load string) (float64, error) {
+	quiet := at.site
+	quiet.pids = nil
+	op := "read"
+	for _, l := range scaleLoads {
+		if l.name == load {
+			op = l.op
+		}
+	}
+	r, err := s.bench(ctx, &quiet, sampleTime, at.addresses[0], "--op", op, "--span", fmt.Sprintf("%dB", scaleSpan), "--total-depth", fmt.Sprint(scaleDepth))
+	if err != nil {
+		return 0, err
+	}
+	s.tell("foreground %s: %s IOPS, p99.9 %s µs", load, number(r.IOPS), number(r.Latency.P999))
+	return r.IOPS, nil
+}
