@@ -66,9 +66,9 @@ type DiskRequest struct {
 	ID     uint64 // chosen by the sender, comes back in the reply: Fence, Start, Fill, Regions, Wipe, Read, Verify, Shards
 	From   NodeID // where the reply goes; set by the node that routes
 
-	Since  Epoch       // Fence, Shards: since[d]
+	Since  Epoch       // Fence, Start, Shards: since[d]
 	Shards []ShardRef  // Fence, Shards, Wipe: the live shards of the volume on this disk
-	Acked  Seq         // Start with e = start: what the disk has acknowledged in e
+	Acked  Seq         // Start: what the disk has acknowledged in e
 	Hist   []HistRange // Start
 	End    Seq         // Start: end of the former epoch, committed
 	Forced bool        // Start: the volume was forced; clears damaged

@@ -109,7 +109,7 @@ func (d *Disk) request(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskRep
 // doFence persists the promise to refuse older epochs, and judges the disk itself, in one write (B: C26).
 func (d *Disk) doFence(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
 	if r.Epoch > v.fence {
-		liar := v.fence < r.Since && !mutated("C26")
+		liar := d.liar(v, r)
 		for _, s := range r.Shards {
 			if v.shard(s.Extent, s.Gen) == nil && !mutated("C27") {
 				liar = true // never silently zeros (B: C27)
@@ -132,9 +132,13 @@ func (d *Disk) doFence(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 	return out
 }
 
-// doStart begins an active epoch, or a new stream in it.
+// liar reports whether the disk has fallen back behind a fence that it had promised when the cluster last listed it (B: C26).
+func (d *Disk) liar(v *volume, r *raid.DiskRequest) bool { return v.fence < r.Since && !mutated("C26") }
+
+// doStart begins an active epoch, or a new stream in it. To a disk that was not there at the takeover it is the first word of that epoch.
 func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []raid.DiskReply {
-	damaged := v.damaged && (!r.Forced || v.wiping)
+	gone := r.Acked > v.endseq() || r.Acked > 0 && r.Epoch > v.start // what it has acknowledged in this epoch (B: C26)
+	damaged := (v.damaged || gone || d.liar(v, r)) && (!r.Forced || v.wiping)
 	switch {
 	case r.Epoch > v.start:
 		for _, rec := range v.log {
@@ -147,7 +151,7 @@ func (d *Disk) doStart(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []r
 		d.log(e)
 		d.grant(v, true)
 	case r.Epoch == v.start && r.Stream > v.stream:
-		if v.endseq() < r.Acked && !damaged { // what it has acknowledged is gone (B: C26)
+		if gone && !v.damaged {
 			e := entry{kind: entryFence, vol: v.id, epoch: r.Epoch, damaged: true}
 			v.redoFence(&e)
 			d.log(e)

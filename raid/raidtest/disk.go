@@ -116,7 +116,7 @@ func (m *Disk) report() *raid.Report {
 func (m *Disk) doStart(r *raid.DiskRequest, rep *raid.DiskReply) *raid.DiskReply {
 	switch {
 	case r.Epoch > m.start:
-		m.damaged = m.damaged && !r.Forced
+		m.damaged = (m.damaged || m.fence < r.Since || r.Acked > 0) && !r.Forced
 		m.log = slices.DeleteFunc(m.log, func(rec *raid.Record) bool {
 			end, closed := raid.EndOf(r.Hist, rec.Epoch)
 			if rec.Epoch >= m.start && !closed {

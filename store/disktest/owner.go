@@ -121,15 +121,18 @@ func (h *History) start(v *volume) error {
 	v.stream++
 	v.started = false
 	sigma := v.stream
-	acked := v.acked
-	return h.send(v, &raid.DiskRequest{Kind: raid.ReqStart, Acked: acked, Hist: slices.Clone(v.hist), End: v.end}, func(r *raid.DiskReply) error {
+	acked, said := v.acked, raid.Seq(0) // in this epoch
+	if v.startedIn == v.epoch {
+		said = acked
+	}
+	return h.send(v, &raid.DiskRequest{Kind: raid.ReqStart, Acked: said, Hist: slices.Clone(v.hist), End: v.end}, func(r *raid.DiskReply) error {
 		if err := expect(r, raid.RepStarted); err != nil {
 			return err
 		}
 		if r.Stream != v.stream || r.Stream != sigma {
 			return nil
 		}
-		v.started = true
+		v.started, v.startedIn = true, v.epoch
 		h.log("v%d started %d/%d end %d commit %d", v.id, r.Epoch, r.Stream, r.EndSeq, r.Commit)
 		switch {
 		case r.Damaged && !v.halfWiped:

@@ -206,6 +206,7 @@ func rolledBack(t testing.TB) *rig {
 func TestRolledBack(t *testing.T) {
 	t.Run("records", func(t *testing.T) { ackedGone(t) })
 	t.Run("fence", func(t *testing.T) { fenceFell(t) })
+	t.Run("start", func(t *testing.T) { startFell(t) })
 	t.Run("shard", func(t *testing.T) { shardMissing(t) })
 }
 
@@ -222,6 +223,26 @@ func ackedGone(t testing.TB) {
 	r.open()
 	if st := r.want(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 4}, raid.RepStarted); st.Damaged || st.EndSeq != 0 || st.Commit != 0 {
 		t.Fatalf("after a wipe: %+v", st)
+	}
+}
+
+// startFell is the fence, or the start, that fell of a disk that comes back while an owner serves: it gets no Fence.
+func startFell(t testing.TB) {
+	closed := []raid.HistRange{{From: 1, To: 7, End: 2}}
+	for _, q := range []raid.DiskRequest{{Since: 7}, {Since: 1, Acked: 1}} {
+		r := rolledBack(t)
+		for stream := raid.Stream(1); stream < 3; stream++ { // the second time its fence is new enough, but it remembers
+			start := q
+			start.Kind, start.Epoch, start.Hist, start.End, start.Stream = raid.ReqStart, 8, closed, 2, stream
+			if st := r.want(&start, raid.RepStarted); !st.Damaged {
+				t.Fatalf("since %d, acknowledged %d, stream %d: %+v", q.Since, q.Acked, stream, st)
+			}
+			r.open()
+		}
+	}
+	r := rolledBack(t)
+	if st := r.want(&raid.DiskRequest{Kind: raid.ReqStart, Epoch: 8, Since: 1, Hist: closed, End: 2, Stream: 1}, raid.RepStarted); st.Damaged {
+		t.Fatalf("a disk that was only away: %+v", st)
 	}
 }
 

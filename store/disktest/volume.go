@@ -37,7 +37,8 @@ type volume struct {
 	halfWiped bool // a Wipe was sent and is not confirmed: the disk may call itself damaged
 	epoch     raid.Epoch
 	stream    raid.Stream
-	started   bool // Started has come for the newest stream
+	started   bool       // Started has come for the newest stream
+	startedIn raid.Epoch // the last epoch in which Started has come
 	since     raid.Epoch
 	hist      []raid.HistRange
 	end       raid.Seq // for Start
