@@ -301,7 +301,9 @@ func (d *driver) work() {
 		w.checks.stepped(d, reqs, replies)
 		d.running = true
 		d.after(d.cost(before), func() {
-			d.running = false
+			if d.running = false; d.failed {
+				return
+			}
 			d.p.diskReplies(replies)
 			d.check()
 			d.kickIfQueued()
@@ -334,6 +336,9 @@ func (d *driver) maybeSync() {
 		err = job.Run()
 	}
 	d.after(d.rnd().delay(d.p.h.w.shape.diskSyncNs)*d.hd.slow, func() {
+		if d.failed { // pulled out meanwhile: nothing gets to the device any more, which may be another driver's already
+			return
+		}
 		if !early {
 			err = job.Run()
 		}
