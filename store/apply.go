@@ -32,7 +32,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	idle := nowNs-max(d.lastNs, d.busyNs) >= idleNs
 	reading := d.regionsOn(idle)
 	full := d.jrn.used() > d.jrn.size/4
-	if idle || full || d.applicable() > min(lazyBytes, d.jrn.size/8) {
+	if idle || full || d.muchToApply(min(lazyBytes, d.jrn.size/8)) {
 		n, err := d.apply(d.piece(idle))
 		if err != nil {
 			return false, d.fail(err)
@@ -68,6 +68,15 @@ func (d *Disk) piece(idle bool) int {
 		return applyBlocks
 	}
 	return int(min(max(d.applicable()/raid.BlockBytes/32, applyBlocks/8), applyBlocks))
+}
+
+// muchToApply reports whether more than so many bytes of records may be applied. Mostly there are not that many records at all.
+func (d *Disk) muchToApply(bytes int64) bool {
+	all := int64(0)
+	for _, v := range d.vols {
+		all += v.logBytes
+	}
+	return all > bytes && d.applicable() > bytes
 }
 
 // applicable returns the bytes of records that may be applied.

@@ -36,6 +36,7 @@ type Disk struct {
 	spare        *group           // the next one to build, nil: none
 	records      []*record        // for reuse, empty
 	puts         []put            // for reuse, of length 0
+	run          []byte           // neighbours on their way in place, for reuse: a region at most
 	flushing     *SyncJob         // empties the device's cache
 	unsynced     int              // bytes written in place since the last one began
 	emptying     bool             // one is wanted

@@ -104,10 +104,11 @@ func (d *Disk) write(v *volume, puts []put) error {
 		}
 		run := puts[i].data
 		if j-i > 1 {
-			run = make([]byte, 0, (j-i)*raid.BlockBytes)
+			run = d.run[:0]
 			for _, q := range puts[i:j] {
 				run = append(run, q.data...)
 			}
+			d.run = run
 		}
 		if err := writeFull(d.dev, run, d.super.dataOffset(puts[i].slot)+int64(puts[i].block)*raid.BlockBytes); err != nil {
 			return fmt.Errorf("volume %d extent %d: %w", v.id, puts[i].id.extent, err)
