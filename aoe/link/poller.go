@@ -25,14 +25,21 @@ type Poller struct {
 
 // NewPoller returns a Poller over ports, which may be none: then only Wake and
 // time-outs end a Wait. Close it when done, after its goroutine left Wait.
-func NewPoller(ports ...Port) (*Poller, error) {
+func NewPoller(ports ...Port) (*Poller, error) { return newPoller(false, ports) }
+
+// NewThreadPoller is NewPoller for the one busy goroutine of a process: its
+// Wait blocks the thread in a system call. That costs less, as long as the
+// process has no other goroutine that wants to run or that calls Wake often.
+func NewThreadPoller(ports ...Port) (*Poller, error) { return newPoller(true, ports) }
+
+func newPoller(thread bool, ports []Port) (*Poller, error) {
 	p := &Poller{ports: append([]Port(nil), ports...)}
 	hasDescriptors := false
 	for _, port := range p.ports {
 		fds, _ := port.readable(nil)
 		hasDescriptors = hasDescriptors || len(fds) > 0
 	}
-	if err := p.sleeper.open(hasDescriptors); err != nil {
+	if err := p.sleeper.open(hasDescriptors, thread); err != nil {
 		return nil, err
 	}
 	for _, port := range p.ports {

@@ -6,19 +6,25 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// sleeper waits on descriptors, when ports have some, else on a channel. The descriptors are in an epoll set of its own, and that set is
-// in the Go runtime's poller: who sleeps gives his processor away at once. In a system call of its own it would be taken from him, by
-// a thread that looks for such every 20 microseconds (7 % of a busy node's time), and somebody would have to write to a descriptor to
-// wake him.
+// sleeper waits on descriptors, when ports have some, else on a channel.
 type sleeper struct {
 	channelSleeper
-	fds     []int // of this Wait, filled by Poller
+	fds    []int // of this Wait, filled by Poller
+	set    *setSleeper
+	thread *threadSleeper
+}
+
+// setSleeper waits on descriptors in an epoll set of its own, which is in the Go runtime's poller: who sleeps gives his processor away
+// at once. In a system call of its own it would be taken from him, by a thread that looks for such every 20 microseconds (7 % of a busy
+// node's time), and somebody would have to write to a descriptor to wake him.
+type setSleeper struct {
 	watched []int // in the set
-	set     *os.File
+	file    *os.File
 	raw     syscall.RawConn
 	look    func(uintptr) bool // lookOnce
 	peek    func(uintptr)      // lookOnce, whatever it returns
@@ -29,45 +35,102 @@ type sleeper struct {
 	started time.Time
 }
 
-func (s *sleeper) open(hasDescriptors bool) error {
-	if !hasDescriptors {
+func (s *sleeper) open(hasDescriptors, thread bool) (err error) {
+	switch {
+	case !hasDescriptors:
 		s.channelSleeper.open()
+	case thread:
+		s.thread, err = newThreadSleeper()
+	default:
+		s.set, err = newSetSleeper()
+	}
+	return err
+}
+
+func (s *sleeper) begin() { s.fds = s.fds[:0] }
+
+// rebuild is told that s.fds are not what they were.
+func (s *sleeper) rebuild() error {
+	if s.set == nil {
 		return nil
 	}
+	return s.set.rebuild(s.fds)
+}
+
+// sleep returns true if one of s.fds has something.
+func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
+	switch {
+	case s.set != nil:
+		return s.set.sleep(timeoutNs)
+	case s.thread != nil:
+		return s.thread.sleep(s.fds, timeoutNs)
+	}
+	s.channelSleeper.sleep(timeoutNs)
+	return false, nil
+}
+
+// ring wakes the sleeper.
+func (s *sleeper) ring() {
+	switch {
+	case s.set != nil:
+		s.set.ring()
+	case s.thread != nil:
+		s.thread.ring()
+	default:
+		s.channelSleeper.ring()
+	}
+}
+
+// hush takes the ring back. One that is still on its way costs an idle turn.
+func (s *sleeper) hush() {
+	switch {
+	case s.set != nil:
+		s.set.untilNs = 0
+	case s.thread != nil:
+		s.thread.hush()
+	default:
+		s.channelSleeper.hush()
+	}
+}
+
+func (s *sleeper) close() {
+	switch {
+	case s.set != nil:
+		_ = s.set.file.Close() // nothing can be lost with it
+	case s.thread != nil:
+		_ = unix.Close(s.thread.eventFD)
+	}
+}
+
+func newSetSleeper() (*setSleeper, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err == nil {
 		err = unix.SetNonblock(fd, true) // else os.NewFile takes it for one that blocks
 	}
 	if err != nil {
-		return fmt.Errorf("link: epoll: %w", err)
+		return nil, fmt.Errorf("link: epoll: %w", err)
 	}
-	s.set, s.started = os.NewFile(uintptr(fd), "epoll"), time.Now()
-	if err := s.set.SetReadDeadline(time.Time{}); err != nil {
-		_ = s.set.Close()
-		return fmt.Errorf("link: epoll: the runtime cannot wait for it: %w", err)
+	s := &setSleeper{file: os.NewFile(uintptr(fd), "epoll"), started: time.Now()}
+	if err = s.file.SetReadDeadline(time.Time{}); err == nil {
+		s.raw, err = s.file.SyscallConn()
 	}
-	if s.raw, err = s.set.SyscallConn(); err != nil {
-		_ = s.set.Close()
-		return fmt.Errorf("link: epoll: %w", err)
+	if err != nil {
+		_ = s.file.Close()
+		return nil, fmt.Errorf("link: epoll: the runtime cannot wait for it: %w", err)
 	}
 	s.look, s.peek = s.lookOnce, func(set uintptr) { s.lookOnce(set) }
-	return nil
+	return s, nil
 }
 
-func (s *sleeper) begin() { s.fds = s.fds[:0] }
-
-// rebuild makes s.fds the set. A closed descriptor has left it by itself, and its number may be another's now.
-func (s *sleeper) rebuild() error {
-	if s.set == nil {
-		return nil
-	}
+// rebuild makes fds the set. A closed descriptor has left it by itself, and its number may be another's now.
+func (s *setSleeper) rebuild(fds []int) error {
 	var bad error
 	err := s.raw.Control(func(set uintptr) {
 		for _, fd := range s.watched {
 			_ = unix.EpollCtl(int(set), unix.EPOLL_CTL_DEL, fd, nil) // mostly not there any more
 		}
-		s.watched = append(s.watched[:0], s.fds...)
-		for _, fd := range s.fds {
+		s.watched = append(s.watched[:0], fds...)
+		for _, fd := range fds {
 			e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 			if err := unix.EpollCtl(int(set), unix.EPOLL_CTL_ADD, fd, &e); err != nil && err != unix.EBADF && bad == nil {
 				bad = err // EBADF: it was closed since, which is followed by a ring
@@ -81,17 +144,12 @@ func (s *sleeper) rebuild() error {
 }
 
 // lookOnce asks the set, and returns true if the wait is over.
-func (s *sleeper) lookOnce(set uintptr) bool {
+func (s *setSleeper) lookOnce(set uintptr) bool {
 	s.ready, s.err = unix.EpollWait(int(set), s.events[:], 0)
 	return s.ready != 0 || s.err != nil && s.err != unix.EINTR
 }
 
-// sleep returns true if one of the watched has something.
-func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
-	if s.set == nil {
-		s.channelSleeper.sleep(timeoutNs)
-		return false, nil
-	}
+func (s *setSleeper) sleep(timeoutNs int64) (bool, error) {
 	s.ready, s.err = 0, nil
 	var err error
 	if timeoutNs == 0 {
@@ -113,7 +171,7 @@ func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
 }
 
 // arm sees to it that the wait ends after timeoutNs, or somewhat earlier: a deadline that is set already may serve this wait, too.
-func (s *sleeper) arm(timeoutNs int64) {
+func (s *setSleeper) arm(timeoutNs int64) {
 	var until int64 = 1 << 62
 	now := int64(time.Since(s.started))
 	if timeoutNs > 0 && timeoutNs < 1<<61 {
@@ -126,31 +184,60 @@ func (s *sleeper) arm(timeoutNs int64) {
 	if s.untilNs = until; until != 1<<62 {
 		at = s.started.Add(time.Duration(until))
 	}
-	_ = s.set.SetReadDeadline(at) // fails only when it is closed: so will the wait
-}
-
-// ring wakes the sleeper.
-func (s *sleeper) ring() {
-	if s.set == nil {
-		s.channelSleeper.ring()
-		return
-	}
-	_ = s.set.SetReadDeadline(longAgo) // fails only when it is closed: so has the wait
+	_ = s.file.SetReadDeadline(at) // fails only when it is closed: so will the wait
 }
 
 var longAgo = time.Unix(1, 0)
 
-// hush takes the ring back. One that is still on its way costs an idle turn.
-func (s *sleeper) hush() {
-	if s.set == nil {
-		s.channelSleeper.hush()
-		return
-	}
-	s.untilNs = 0
+func (s *setSleeper) ring() {
+	_ = s.file.SetReadDeadline(longAgo) // fails only when it is closed: so has the wait
 }
 
-func (s *sleeper) close() {
-	if s.set != nil {
-		_ = s.set.Close() // nothing can be lost with it
+// threadSleeper waits in ppoll.
+type threadSleeper struct {
+	eventFD int
+	polled  []unix.PollFd
+	timeout unix.Timespec
+}
+
+func newThreadSleeper() (*threadSleeper, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("link: eventfd: %w", err)
 	}
+	return &threadSleeper{eventFD: fd}, nil
+}
+
+func (s *threadSleeper) sleep(fds []int, timeoutNs int64) (bool, error) {
+	s.polled = append(s.polled[:0], unix.PollFd{Fd: int32(s.eventFD), Events: unix.POLLIN})
+	for _, fd := range fds {
+		s.polled = append(s.polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	var timeout *unix.Timespec
+	if timeoutNs >= 0 {
+		s.timeout = unix.NsecToTimespec(timeoutNs)
+		timeout = &s.timeout
+	}
+	n, err := unix.Ppoll(s.polled, timeout, nil)
+	if err == unix.EINTR {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("link: poll: %w", err)
+	}
+	if n > 0 && s.polled[0].Revents != 0 {
+		n--
+	}
+	return n > 0, nil
+}
+
+func (s *threadSleeper) ring() {
+	one := uint64(1)
+	// A full counter (EAGAIN) has woken the sleeper already.
+	_, _ = unix.Write(s.eventFD, (*[8]byte)(unsafe.Pointer(&one))[:])
+}
+
+func (s *threadSleeper) hush() {
+	var count [8]byte
+	_, _ = unix.Read(s.eventFD, count[:])
 }

@@ -8,12 +8,14 @@ type sleeper struct {
 	fds []int
 }
 
-func (s *sleeper) open(bool) error {
+func (s *sleeper) open(bool, bool) error {
 	s.channelSleeper.open()
 	return nil
 }
 
 func (s *sleeper) begin() { s.fds = s.fds[:0] }
+
+func (s *sleeper) rebuild() error { return nil }
 
 func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
 	s.channelSleeper.sleep(timeoutNs)

@@ -199,6 +199,7 @@ func Run(t *testing.T, newSegment func(t *testing.T) *Segment) {
 		{"reopen without need", testReopenIdle},
 		{"closed", testClosed},
 		{"poller", testPoller},
+		{"thread poller", testThreadPoller},
 		{"all methods at once", testConcurrent},
 		{"allocations", testAllocations},
 	}

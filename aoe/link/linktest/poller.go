@@ -9,9 +9,13 @@ import (
 	"clade/aoe/link"
 )
 
-func testPoller(t *testing.T, seg *Segment) {
+func testPoller(t *testing.T, seg *Segment) { pollerOf(t, seg, link.NewPoller) }
+
+func testThreadPoller(t *testing.T, seg *Segment) { pollerOf(t, seg, link.NewThreadPoller) }
+
+func pollerOf(t *testing.T, seg *Segment, newPoller func(...link.Port) (*link.Poller, error)) {
 	p := open(t, seg)
-	poller, err := link.NewPoller(p.ports[0], p.ports[1])
+	poller, err := newPoller(p.ports[0], p.ports[1])
 	if err != nil {
 		t.Fatal(err)
 	}
