@@ -57,6 +57,7 @@ type Node struct {
 	tx       txQueue
 	tokens   tokenTable
 	nextID   uint64
+	pace     raid.Pace // of what all its owners copy
 
 	watch problemWatch
 

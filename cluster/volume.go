@@ -111,6 +111,7 @@ func (n *Node) takeOver(v *volume) {
 	d := v.mv.Data
 	cfg := n.opt.Owner
 	cfg.Node, cfg.Local, cfg.CacheBytes, cfg.Strict = n.opt.ID, n.disks.open, n.opt.CacheBytes, v.mv.Strict
+	cfg.Pace = &n.pace
 	cfg.Seed = n.opt.Seed ^ n.newID()*0x9E3779B97F4A7C15
 	if v.freeNs == 0 || v.freeEpoch+1 != d.Epoch {
 		v.freeNs = max(n.now, 1) // we learn of the former owner's end only now, together with our takeover

@@ -22,6 +22,8 @@ type copyJob struct {
 	locked bool
 	over   bool // cancelled
 	id     uint64
+
+	beganNs int64 // of a join
 }
 
 func rowText(o *Owner, k rowKey) string {
@@ -189,6 +191,7 @@ func (o *Owner) copyFilled(x *disk, r *DiskReply) {
 		if c.join != nil {
 			c.join.active--
 			c.join.done++
+			o.cfg.Pace.ended(o.now, o.now-c.beganNs)
 			return
 		}
 		o.event(OwnerEvent{Kind: EventRepaired, Disk: x.id, Text: fmt.Sprintf("extent %d blocks %v", c.key.ext, c.only)})

@@ -207,6 +207,11 @@ func (o *Owner) NextTickNs() int64 {
 			}
 		}
 	}
+	for _, j := range o.joins {
+		if j.step == joinCopying && len(j.todo) > 0 && j.active < o.cfg.ResyncWindow && !o.cfg.Pace.may(o.now) {
+			t = min(t, o.cfg.Pace.freeNs)
+		}
+	}
 	return t
 }
 

@@ -136,7 +136,8 @@ type OwnerConfig struct {
 	ReadTimeoutNs int64   // a read is sent elsewhere after this; default 300 ms
 	CommitIdleNs  int64   // Commit travels alone after this; default 20 ms
 	RejoinBaseNs  int64   // first hold-off before a dropped disk is taken back; default 200 ms, doubling to 5 min
-	ResyncWindow  int     // regions of a joining disk that are copied at once; default 4
+	ResyncWindow  int     // regions of a joining disk that are copied at once while no initiator wants anything; default 4
+	Pace          *Pace   // shared by the owners of a node; default: one of its own
 }
 
 const (
@@ -160,6 +161,9 @@ func (c OwnerConfig) withDefaults() OwnerConfig {
 	defi(&c.QueueBytesMax, 16<<20)
 	defi(&c.InflightMax, 64)
 	defi(&c.ResyncWindow, 4)
+	if c.Pace == nil {
+		c.Pace = &Pace{}
+	}
 	def(&c.AckTimeoutNs, 3*second)
 	def(&c.DisconnectNs, 150*ms)
 	def(&c.FenceWaitNs, 3*second)

@@ -116,6 +116,7 @@ func (o *Owner) admit(io *IO, open bool) *request {
 		o.fx.Done = append(o.fx.Done, Completion{Token: io.Token, Kind: DoneDropped})
 		return nil
 	}
+	o.cfg.Pace.used(o.now)
 	o.queue.order++
 	r := o.queue.take()
 	r.token, r.order, r.bytes, r.req, r.atNs = io.Token, o.queue.order, io.Bytes, io.Req, o.now

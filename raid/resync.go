@@ -93,11 +93,12 @@ func (o *Owner) joinOn(j *join) {
 			o.askRegions(j)
 		}
 	case joinCopying:
-		for j.active < o.cfg.ResyncWindow && len(j.todo) > 0 && o.joinOf(j.x) == j { // a copy may fail at once
+		for j.active < o.cfg.ResyncWindow && len(j.todo) > 0 && o.joinOf(j.x) == j && o.cfg.Pace.may(o.now) { // a copy may fail at once
 			k := j.todo[0]
 			j.todo = j.todo[1:]
 			j.active++
-			o.startCopy(&copyJob{x: j.x, join: j, key: k, first: k.region * BlocksPerRegion, count: BlocksPerRegion})
+			o.cfg.Pace.begun(o.now)
+			o.startCopy(&copyJob{x: j.x, join: j, key: k, first: k.region * BlocksPerRegion, count: BlocksPerRegion, beganNs: o.now})
 		}
 		if j.active == 0 && len(j.todo) == 0 {
 			o.lastFill(j)

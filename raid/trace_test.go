@@ -24,6 +24,7 @@ type trace struct {
 	gone     DiskSet
 	owners   []*tracedOwner
 	tokens   uint64
+	pace     *Pace        // of all owners; nil: each has its own
 	want     map[int]byte // by block: what the last acknowledged write left there
 }
 
@@ -84,7 +85,7 @@ func (tr *trace) takeover() *tracedOwner {
 	v.Ver++
 	tr.set(v)
 	w := &tracedOwner{tr: tr, seen: len(tr.versions), wires: map[DiskID]*wire{}, done: map[uint64]Completion{}}
-	w.o = NewOwner(OwnerConfig{Node: v.Owner, Seed: uint64(v.Epoch), CacheBytes: 1 << 18}, v, tr.now)
+	w.o = NewOwner(OwnerConfig{Node: v.Owner, Seed: uint64(v.Epoch), CacheBytes: 1 << 18, Pace: tr.pace}, v, tr.now)
 	tr.owners = append(tr.owners, w)
 	for _, m := range tr.disks {
 		if !tr.gone.Has(m.ID()) {
