@@ -209,20 +209,36 @@ func (s *scaler) startCluster(ctx context.Context, c *scaleCase) (*scaleLab, err
 		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
 	at := &scaleLab{site: site{row: c.name, netns: l.InitiatorNamespace(), takeOff: l.Down}, scaleCase: c, lab: l}
-	report, err := l.Status(ctx)
-	if err == nil {
-		at.nic = report.Initiator.Interface
-		for i := range report.Volumes {
-			at.addresses = append(at.addresses, report.Volumes[i].Address)
-		}
-		if err = at.findProcesses(ctx); err == nil {
-			_, err = s.bench(ctx, &at.site, fillTime, at.args("write", true)...)
-		}
-	}
-	if err != nil {
+	if err := s.fill(ctx, at); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", c.name, err), l.Down())
 	}
 	return at, nil
+}
+
+// fill writes all of the volumes that will be used. The disk files are on the disk before and after: a large volume's new tables, still
+// in memory, would take minutes of the disk from what is measured.
+func (s *scaler) fill(ctx context.Context, at *scaleLab) error {
+	report, err := at.lab.Status(ctx)
+	if err != nil {
+		return err
+	}
+	at.nic = report.Initiator.Interface
+	for i := range report.Volumes {
+		at.addresses = append(at.addresses, report.Volumes[i].Address)
+	}
+	for _, n := range report.Nodes {
+		disks, _ := filepath.Glob(filepath.Join(report.Dir, n.Name, "disk*")) // the pattern is good
+		at.disks = append(at.disks, disks...)
+	}
+	if err := errors.Join(at.findProcesses(ctx), at.settle()); err != nil {
+		return err
+	}
+	if _, err := s.bench(ctx, &at.site, fillTime, at.args("write", true)...); err != nil {
+		return err
+	}
+	healthy, cancel := context.WithTimeout(ctx, takeoverMax)
+	defer cancel()
+	return errors.Join(at.settle(), lab.AwaitHealthy(healthy, at.lab))
 }
 
 // findProcesses looks for all processes of all nodes.

@@ -188,29 +188,36 @@ func (s *scaler) takeover(ctx context.Context, at *scaleLab, w *watchers, full b
 	return float64(longest) / 1e6, nil
 }
 
-// gather makes one node own all volumes: the one that has the most.
+// gather makes one node own all volumes, one that does not lead, and returns it: a dead leader is another matter. The leader spreads
+// volumes evenly, but leaves those where they are that were handed over by hand: each is, until all stay.
 func (at *scaleLab) gather(ctx context.Context) (string, error) {
-	st, err := at.lab.AskCluster(ctx)
-	if err != nil {
-		return "", err
-	}
-	most := &st.Nodes[0]
-	for i := range st.Nodes {
-		if st.Nodes[i].Owns > most.Owns {
-			most = &st.Nodes[i]
+	target := ""
+	for {
+		st, err := at.lab.AskCluster(ctx)
+		if err != nil {
+			return "", err
 		}
-	}
-	for i := range st.Volumes {
-		if v := &st.Volumes[i]; v.Owner != most.ID {
-			if err := at.lab.Handoff(ctx, v.Slot, most.Name); err != nil {
-				return "", err
+		i := slices.IndexFunc(st.Nodes, func(n cluster.NodeStatus) bool {
+			return n.ID != st.Leader && n.State == "up" && (target == "" || n.Name == target)
+		})
+		if i < 0 {
+			return "", fmt.Errorf("%s: leader %q: no other node that could own everything", at.name, st.LeaderName)
+		}
+		target = st.Nodes[i].Name
+		moved := false
+		for j := range st.Volumes {
+			if v := &st.Volumes[j]; v.OwnerName != target {
+				moved = true
+				_ = at.lab.Handoff(ctx, v.Slot, target) // it may be on the move; looked at again
 			}
 		}
+		if !moved && lab.IsHealthy(at.lab.Shape(), st) {
+			return target, nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return "", fmt.Errorf("%s: volumes do not stay on %s: %w", at.name, target, err)
+		}
 	}
-	want := len(st.Volumes)
-	return most.Name, lab.Await(ctx, at.lab, "one owner of all volumes", func(st *lab.NodeStatus) bool {
-		return lab.IsHealthy(at.lab.Shape(), st) && slices.ContainsFunc(st.Nodes, func(n cluster.NodeStatus) bool { return n.Name == most.Name && n.Owns == want })
-	})
 }
 
 // watchers write one block of each volume again and again.

@@ -15,7 +15,7 @@ var resyncCase = scaleCase{name: "resync", key: "resync", nodes: 3, volumes: 1, 
 const (
 	resyncMax  = 90 * time.Second
 	sampleTime = 700 * time.Millisecond // of one foreground measurement; they are repeated
-	samplesMax = 6
+	samplesMax = 8
 )
 
 // measureResync lets a disk go stale in all its regions and measures how fast it is filled again: without any load, and under one.
@@ -59,7 +59,7 @@ func (s *scaler) resyncLimits() error {
 	return err
 }
 
-// oneResync is one of them, under a load or none.
+// oneResync is one of them, under a load or none. The load ends before a long resync does.
 func (s *scaler) oneResync(ctx context.Context, at *scaleLab, load string, r *resyncResult) error {
 	ctx, cancel := context.WithTimeout(ctx, resyncMax)
 	defer cancel()
@@ -75,44 +75,79 @@ func (s *scaler) oneResync(ctx context.Context, at *scaleLab, load string, r *re
 	if err := at.lab.Do(lab.FaultRestart, victim); err != nil {
 		return err
 	}
-	total := 0
-	err = lab.Await(ctx, at.lab, "a resync", func(st *lab.NodeStatus) bool {
-		for i := range st.Volumes {
-			for _, j := range st.Volumes[i].Resync {
-				total = j.Total
-			}
-		}
-		return total > 0
-	})
-	if err != nil {
-		return err
-	}
-	began, end := time.Now(), make(chan error, 1)
-	var ended time.Time
-	go func() {
-		err := lab.AwaitHealthy(ctx, at.lab)
-		ended = time.Now()
-		end <- err
-	}()
+	var first, last resyncSeen
 	if load != "" {
-		err = s.samplesUntil(ctx, at, load, r.During, end)
-	} else {
-		err = <-end
+		first, last, err = s.besideLoad(ctx, at, load, r)
+	} else if first, err = at.resyncNow(ctx); err == nil {
+		err = lab.AwaitHealthy(ctx, at.lab)
+		last = resyncSeen{time.Now(), first.total, first.total}
+	}
+	if err == nil {
+		err = lab.AwaitHealthy(ctx, at.lab)
 	}
 	if err != nil {
 		return err
 	}
-	took := ended.Sub(began).Seconds()
-	mbps := float64(total) * mib / took / 1e6
-	s.tell("resync under %-4s %d MiB in %.1f s: %.0f MB/s", loadText(load), total, took, mbps)
+	mbps := float64(last.done-first.done) * mib / last.at.Sub(first.at).Seconds() / 1e6
+	s.tell("resync under %s: %d of %d MiB: %.0f MB/s", loadText(load), last.done-first.done, first.total, mbps)
 	r.MBps[load] = append(r.MBps[load], mbps)
 	if load != "" {
-		if err := at.findProcesses(ctx); err != nil {
-			return err
-		}
 		return s.samples(ctx, at, load, r.Undisturbed, samplesMax/2)
 	}
-	return at.findProcesses(ctx)
+	return nil
+}
+
+// resyncSeen is how far a resync was at some time, in regions of 1 MiB.
+type resyncSeen struct {
+	at          time.Time
+	done, total int
+}
+
+// resyncNow waits until a resync is under way that knows what there is to copy.
+func (at *scaleLab) resyncNow(ctx context.Context) (seen resyncSeen, err error) {
+	err = lab.Await(ctx, at.lab, "a resync", func(st *lab.NodeStatus) bool {
+		seen, _ = resyncOf(st)
+		return seen.total > 0
+	})
+	return seen, err
+}
+
+// resyncOf finds the resync in a status.
+func resyncOf(st *lab.NodeStatus) (resyncSeen, bool) {
+	for i := range st.Volumes {
+		for _, j := range st.Volumes[i].Resync {
+			return resyncSeen{time.Now(), j.Done, j.Total}, true
+		}
+	}
+	return resyncSeen{}, false
+}
+
+// besideLoad measures the foreground for as long as the resync runs, but not longer than samplesMax times; a measurement that it did not
+// run through does not count.
+func (s *scaler) besideLoad(ctx context.Context, at *scaleLab, load string, r *resyncResult) (first, last resyncSeen, err error) {
+	if first, err = at.resyncNow(ctx); err != nil {
+		return first, last, err
+	}
+	for range samplesMax {
+		iops, err := s.sample(ctx, at, load)
+		if err != nil {
+			return first, last, err
+		}
+		st, err := at.lab.AskCluster(ctx)
+		if err != nil {
+			return first, last, err
+		}
+		seen, runs := resyncOf(st)
+		if !runs {
+			break
+		}
+		last = seen
+		r.During[load] = append(r.During[load], iops)
+	}
+	if len(r.During[load]) == 0 {
+		return first, last, errors.New("resync: it was over before the foreground was measured")
+	}
+	return first, last, nil
 }
 
 func loadText(load string) string {
@@ -160,25 +195,7 @@ func (s *scaler) samples(ctx context.Context, at *scaleLab, load string, into ma
 	return nil
 }
 
-// samplesUntil measures the foreground for as long as the resync runs; one that it did not run through does not count.
-func (s *scaler) samplesUntil(ctx context.Context, at *scaleLab, load string, into map[string][]float64, end <-chan error) error {
-	for {
-		iops, err := s.sample(ctx, at, load)
-		select {
-		case over := <-end:
-			if len(into[load]) == 0 && err == nil && over == nil {
-				return errors.New("resync: it was over before the foreground was measured")
-			}
-			return errors.Join(err, over)
-		default:
-		}
-		if err != nil {
-			return err
-		}
-		into[load] = append(into[load], iops)
-	}
-}
-
+// sample measures the foreground once.
 func (s *scaler) sample(ctx context.Context, at *scaleLab, load string) (float64, error) {
 	quiet := at.site
 	quiet.pids = nil
