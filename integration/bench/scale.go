@@ -233,7 +233,7 @@ func (s *scaler) fill(ctx context.Context, at *scaleLab) error {
 	if err := errors.Join(at.findProcesses(ctx), at.settle()); err != nil {
 		return err
 	}
-	if _, err := s.bench(ctx, &at.site, fillTime, at.args("write", true)...); err != nil {
+	if _, err := s.bench(ctx, &at.site, fillTime, at.args("write", true, at.usedBytes())...); err != nil {
 		return err
 	}
 	healthy, cancel := context.WithTimeout(ctx, takeoverMax)

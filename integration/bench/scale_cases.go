@@ -20,7 +20,7 @@ const (
 const (
 	scaleDepth  = 16        // operations in flight of all initiators on all volumes
 	scaleSpan   = 128 * mib // that is used of all volumes together
-	scalePlaces = scaleSpan / 4096
+	scalePlaces = 4096      // of a volume that is used all over
 	fillTime    = 100 * time.Millisecond
 
 	idleTime      = 2 * time.Second
@@ -37,7 +37,7 @@ type scaleCase struct {
 	volumes   int
 	sizeBytes uint64 // of each
 	macs      int
-	spread    bool // the same number of places, spread over all of the volume
+	spread    bool // scalePlaces, spread over all of the volume
 	own       bool // a cluster of its own: not the base case's
 	take      string
 }
@@ -79,10 +79,18 @@ func (c *scaleCase) shardMiB() float64 {
 	return float64(c.volumes) * float64(extents*gib/k*width/mib) / float64(c.nodes)
 }
 
-// args are those of clade bench for 4 KiB operations as the case wants them.
-func (at *scaleLab) args(op string, fill bool) []string {
+// usedBytes returns how much of all volumes together is used. The base case uses as much when it is measured by turns with this one.
+func (c *scaleCase) usedBytes() uint64 {
+	if c.spread {
+		return scalePlaces * 4096
+	}
+	return min(scaleSpan, c.sizeBytes*uint64(c.volumes))
+}
+
+// args are those of clade bench for 4 KiB operations as the case wants them, over so much in all.
+func (at *scaleLab) args(op string, fill bool, usedBytes uint64) []string {
 	c := at.scaleCase
-	span := min(uint64(scaleSpan/c.volumes), c.sizeBytes)
+	span := usedBytes / uint64(c.volumes)
 	out := append([]string{}, at.addresses...)
 	if c.spread {
 		span = c.sizeBytes
@@ -111,7 +119,7 @@ func (s *scaler) round(ctx context.Context, base, at *scaleLab, turn int) error 
 			if i == 1 && base == at {
 				continue
 			}
-			r, err := s.bench(ctx, &x.site, s.each, x.args(l.op, false)...)
+			r, err := s.bench(ctx, &x.site, s.each, x.args(l.op, false, at.usedBytes())...)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", x.name, l.op, err)
 			}

@@ -159,7 +159,7 @@ func (s *scaler) takeover(ctx context.Context, at *scaleLab, w *watchers, full b
 	busy := make(chan error, 1)
 	if full {
 		go func() {
-			_, err := s.bench(ctx, &site{netns: at.netns, nic: at.nic}, busyBefore+busyAfter, append(at.args("write", false), "--total-depth", busyDepth)...)
+			_, err := s.bench(ctx, &site{netns: at.netns, nic: at.nic}, busyBefore+busyAfter, append(at.args("write", false, at.usedBytes()), "--total-depth", busyDepth)...)
 			busy <- err
 		}()
 		if err := pause(ctx, busyBefore); err != nil {
