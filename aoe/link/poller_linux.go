@@ -145,8 +145,10 @@ func (s *setSleeper) rebuild(fds []int) error {
 
 // lookOnce asks the set, and returns true if the wait is over.
 func (s *setSleeper) lookOnce(set uintptr) bool {
-	s.ready, s.err = unix.EpollWait(int(set), s.events[:], 0)
-	return s.ready != 0 || s.err != nil && s.err != unix.EINTR
+	if s.ready, s.err = unix.EpollWait(int(set), s.events[:], 0); errors.Is(s.err, unix.EINTR) {
+		s.err = nil
+	}
+	return s.ready != 0 || s.err != nil
 }
 
 func (s *setSleeper) sleep(timeoutNs int64) (bool, error) {
@@ -161,7 +163,7 @@ func (s *setSleeper) sleep(timeoutNs int64) (bool, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the time has passed, or a ring
 		s.untilNs, err = 0, nil
 	}
-	if err == nil && s.err != nil && s.err != unix.EINTR {
+	if err == nil {
 		err = s.err
 	}
 	if err != nil {
