@@ -22,7 +22,7 @@ func scaleMarkdown(t *scale) string {
 	section("Goals", "", goalTable(judgeScale(t)))
 	if len(t.Cells) > 0 {
 		section("Cost", fmt.Sprintf("4 KiB at random places, %d in flight in all: operations for a second of processor time of all nodes' processes, and of the base case (%s)\n"+
-			"measured by turns with it; the rate; the base case's p99.9 against its median. Idle: of a processor, for each node.\n", scaleDepth, caseBase), costTable(t))
+			"measured by turns with it over as many bytes (%s; less of the small and the large volume); the rate; latencies. Idle: of a processor, for each node.\n", scaleDepth, caseBase, bytesText(scaleSpan)), costTable(t))
 	}
 	if len(t.Costs) > 0 {
 		section("Memory", "RSS of the largest process of a node, after the loads; what it is larger than the base case's, and may be.\n", memoryTable(t))
@@ -91,7 +91,7 @@ func costTable(t *scale) string {
 			cells = append(cells, number(1e6/max(meanUs(rs), 1e-9)), ratio, number(iops), number(p50)+" / "+number(p999))
 		}
 		idle := "-"
-		if c := t.Costs[name]; c != nil {
+		if c := t.Costs[name]; c != nil && c.IdlePercent > 0 {
 			idle = number(c.IdlePercent)
 		}
 		if something {

@@ -61,10 +61,10 @@ func (t *scale) add(name, load string, base bool, r *bench.Result) {
 
 func (t *scale) cell(name, load string) *cellPair { return t.Cells[cellName(name, load)] }
 
-// ofBase returns everything that was measured of the base case, in the order of the cases.
+// ofBase returns what was measured of the base case by turns with all others, in their order, but where it was used less for their sake.
 func (t *scale) ofBase(load string) (out []*bench.Result) {
 	for i := range scaleCases {
-		if c := t.cell(scaleCases[i].name, load); c != nil {
+		if c := t.cell(scaleCases[i].name, load); c != nil && scaleCases[i].usedBytes() == scaleSpan {
 			out = append(out, c.Base...)
 		}
 	}
