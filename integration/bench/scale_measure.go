@@ -10,9 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"clade/aoe/initiator"
 	"clade/aoe/initiator/bench"
-	"clade/cluster"
 	"clade/integration/lab"
 )
 
@@ -197,13 +195,14 @@ func (at *scaleLab) gather(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		i := slices.IndexFunc(st.Nodes, func(n cluster.NodeStatus) bool {
-			return n.ID != st.Leader && n.State == "up" && (target == "" || n.Name == target)
-		})
-		if i < 0 {
+		for i := range st.Nodes {
+			if n := &st.Nodes[i]; target == "" && n.ID != st.Leader && n.State == "up" {
+				target = n.Name
+			}
+		}
+		if target == "" {
 			return "", fmt.Errorf("%s: leader %q: no other node that could own everything", at.name, st.LeaderName)
 		}
-		target = st.Nodes[i].Name
 		moved := false
 		for j := range st.Volumes {
 			if v := &st.Volumes[j]; v.OwnerName != target {
@@ -224,7 +223,7 @@ func (at *scaleLab) gather(ctx context.Context) (string, error) {
 type watchers struct{ probers []*lab.Prober }
 
 func (w *watchers) add(ctx context.Context, at *scaleLab, h *lab.Host, slot uint8) error {
-	p, err := lab.StartProber(ctx, h, at.lab.Shape().Shelf, slot, 0, initiator.ModeLinux)
+	p, err := lab.StartLinuxProber(ctx, h, at.lab.Shape().Shelf, slot, 0)
 	if err == nil {
 		w.probers = append(w.probers, p)
 	}

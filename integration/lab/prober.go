@@ -41,6 +41,11 @@ func StartProber(ctx context.Context, h *Host, shelf uint16, slot uint8, off int
 	return p, nil
 }
 
+// StartLinuxProber is StartProber with the timing of the Linux driver.
+func StartLinuxProber(ctx context.Context, h *Host, shelf uint16, slot uint8, off int64) (*Prober, error) {
+	return StartProber(ctx, h, shelf, slot, off, initiator.ModeLinux)
+}
+
 func (p *Prober) run(ctx context.Context, off int64) {
 	defer close(p.done)
 	data := make([]byte, probeBytes)
