@@ -133,14 +133,14 @@ func (c *controlHistory) emitted(h *history, v *volumeHistory, at int64, proc in
 		}
 		h.same(fmt.Sprintf("slot %d volume %d buffer count, firmware word, sector count", v.slot, v.vol), string(b[24:29]))
 		if frameDst(b) == broadcastMAC {
-			c.config = append(c.config, linOp{start: at, end: at, value: c.strings.id(text), label: "announcement"})
+			c.readConfig(h, linOp{start: at, end: at, value: c.strings.id(text), label: "announcement"})
 			return
 		}
 	}
 	r, copyAt, ok := c.match(proc, b, body)
 	if !ok {
 		if b[offCommand] == cmdConfig { // an announcement to one initiator
-			c.config = append(c.config, linOp{start: at, end: at, value: c.strings.id(text), label: "announcement"})
+			c.readConfig(h, linOp{start: at, end: at, value: c.strings.id(text), label: "announcement"})
 			return
 		}
 		h.fail("slot %d: answer to a control request that was not delivered: tag %08x", v.slot, frameTag(b))
@@ -177,6 +177,14 @@ func (c *controlHistory) match(proc int, b []byte, body string) (*controlRequest
 	return nil, 0, false
 }
 
+// readConfig notes what a config string was said to be. A machine whose clock stood still believes in its lease for a while: strict
+// volumes ask the disks before they answer reads of data, not of this.
+func (c *controlHistory) readConfig(h *history, op linOp) {
+	if !h.stood {
+		c.config = append(c.config, op)
+	}
+}
+
 func (c *controlHistory) configAnswer(h *history, v *volumeHistory, r *controlRequest, copyAt, at int64, b []byte, text string) {
 	failed := b[offFlags]&flagError != 0
 	label := fmt.Sprintf("config ccmd %d by %x tag %08x %q -> error %v %q", r.sub, r.mac[5], r.tag, r.text, failed, text)
@@ -186,7 +194,7 @@ func (c *controlHistory) configAnswer(h *history, v *volumeHistory, r *controlRe
 		return
 	}
 	if !r.changes {
-		c.config = append(c.config, linOp{start: copyAt, end: at, value: now, label: label})
+		c.readConfig(h, linOp{start: copyAt, end: at, value: now, label: label})
 		return
 	}
 	mine := c.strings.id(r.text)

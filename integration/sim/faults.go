@@ -160,6 +160,9 @@ func (j *injector) inject(kind faultKind) {
 	}
 }
 
+// leaseNsMax is longer than any lease lasts by its own clock.
+const leaseNsMax = second
+
 // clockMarginNs is how long a machine may be frozen without being told: a lease is 5 ms shorter than the promise behind it.
 const clockMarginNs = 4 * ms
 
@@ -177,6 +180,7 @@ func (j *injector) injectClock(kind faultKind, h *host, d int64, hit func(string
 			d = min(d, clockMarginNs)
 		} else {
 			j.w.history.strict = true
+			h.staleNs = j.w.sched.nowNs + d + leaseNsMax
 		}
 		h.stoodNs = j.w.sched.nowNs
 		hit("node %d: machine and clock frozen for %.1f ms", h.index+1, float64(d)/float64(ms))

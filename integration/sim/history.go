@@ -91,6 +91,7 @@ type epochAnswer struct {
 // history is that of all slots.
 type history struct {
 	slots    [][]*volumeHistory // by slot, in order of volume
+	stood    bool               // whoever emits now may believe in a lease that it has lost: its clock stood still
 	strict   bool               // reads are right whatever the clocks do, so an answer may come out late
 	n        uint64
 	answered uint64

@@ -34,6 +34,7 @@ type host struct {
 	draining bool // he is still at it
 	frozen   bool
 	stoodNs  int64      // when its clock last stood
+	staleNs  int64      // until when it may believe in a lease that it has lost, because its clock stood still for longer
 	nic      []nicFrame // what came while the host was frozen
 }
 

@@ -310,6 +310,7 @@ func (p *process) inboxWaits() bool {
 
 // judgeFrames hands every answer to the history at the moment when its content was complete.
 func (p *process) judgeFrames(frames []cluster.TxFrame) {
+	p.w.history.stood = p.w.sched.nowNs < p.h.staleNs
 	for _, f := range frames {
 		if b := gather(f); frameType(b) == etherTypeAoE {
 			v := p.node.State().Slot(b[offSlot])
