@@ -50,7 +50,7 @@ fuzz: ## every fuzz target for FUZZTIME=30s
 model: ## the Spin model: the protocol holds, each seeded bug is found (needs spin and gcc)
 	docs/model/check.sh quick
 
-initiators: ## real initiators against labs: aoetools, Linux' driver and iPXE in QEMU, OCFS2, vblade beside us (root; installs packages)
+initiators: ## real initiators against labs: aoetools, Linux' driver and iPXE in QEMU, OCFS2, GFS2, vblade beside us (root; installs packages)
 	@for p in qemu-system-x86 seabios ipxe-qemu ipxe kmod syslinux mtools dosfstools vblade aoetools tshark tcpdump; do \
 	  dpkg -s $$p >/dev/null 2>&1 || need="$$need $$p"; done; \
 	  [ -z "$$need" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $$need; }

@@ -24,7 +24,7 @@ type Image struct {
 // Features is what an image has besides the AoE driver, ext4 and busybox.
 type Features struct {
 	OCFS2 bool // the cluster file system and its tools
-	GFS2  bool // the module only: its lock manager needs a cluster stack that an initramfs has no place for
+	GFS2  bool // the cluster file system and its tools, without a cluster stack
 	FIO   bool // the load generator: 70 MB of libraries
 }
 
@@ -59,6 +59,11 @@ func BuildImage(ctx context.Context, cache string, f Features) (*Image, error) {
 		packages = append(packages, "ocfs2-tools")
 		modules = append(modules, "ocfs2", "ocfs2_dlmfs", "ocfs2_stack_o2cb")
 		programs = append(programs, "mkfs.ocfs2", "fsck.ocfs2", "mount.ocfs2", "o2cb", "o2hbmonitor")
+	}
+	if f.GFS2 {
+		packages = append(packages, "gfs2-utils")
+		modules = append(modules, "gfs2", "dlm")
+		programs = append(programs, "mkfs.gfs2", "fsck.gfs2")
 	}
 	if f.FIO {
 		packages = append(packages, "fio")
