@@ -73,7 +73,7 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 			return ready, err
 		}
 	}
-	fromKernel, err := p.sleeper.sleep(timeoutNs)
+	fromKernel, err := p.sleeper.sleep(timeoutNs, p.rung)
 	if p.state.Swap(pollerAwake) == pollerRung {
 		p.sleeper.hush()
 		for _, port := range p.ports {
@@ -83,6 +83,8 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	}
 	return ready || fromKernel, err
 }
+
+func (p *Poller) rung() bool { return p.state.Load() == pollerRung }
 
 // changes is what ports call.
 func (p *Poller) changes() {

@@ -57,11 +57,11 @@ func (s *sleeper) rebuild() error {
 	return s.set.rebuild(s.fds)
 }
 
-// sleep returns true if one of s.fds has something.
-func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
+// sleep returns true if one of s.fds has something. rung says whether ring has been called, or is about to be.
+func (s *sleeper) sleep(timeoutNs int64, rung func() bool) (bool, error) {
 	switch {
 	case s.set != nil:
-		return s.set.sleep(timeoutNs)
+		return s.set.sleep(timeoutNs, rung)
 	case s.thread != nil:
 		return s.thread.sleep(s.fds, timeoutNs)
 	}
@@ -151,13 +151,18 @@ func (s *setSleeper) lookOnce(set uintptr) bool {
 	return s.ready != 0 || s.err != nil
 }
 
-func (s *setSleeper) sleep(timeoutNs int64) (bool, error) {
+func (s *setSleeper) sleep(timeoutNs int64, rung func() bool) (bool, error) {
 	s.ready, s.err = 0, nil
+	if timeoutNs != 0 {
+		s.arm(timeoutNs)
+		if rung() { // just now: the ring's deadline may have been the one before ours
+			timeoutNs = 0
+		}
+	}
 	var err error
 	if timeoutNs == 0 {
 		err = s.raw.Control(s.peek)
 	} else {
-		s.arm(timeoutNs)
 		err = s.raw.Read(s.look)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the time has passed, or a ring

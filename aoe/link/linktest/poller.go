@@ -1,13 +1,18 @@
 package linktest
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"clade/aoe"
 	"clade/aoe/link"
 )
+
+// ringsAtOnce is how often a ring and the beginning of a wait are brought together.
+const ringsAtOnce = 20_000
 
 func testPoller(t *testing.T, seg *Segment) { pollerOf(t, seg, link.NewPoller) }
 
@@ -38,6 +43,26 @@ func pollerOf(t *testing.T, seg *Segment, newPoller func(...link.Port) (*link.Po
 		go poller.Wake()
 		wait(-1, false)
 	}
+	var begun atomic.Int64
+	rung := make(chan struct{})
+	go func() { // while it begins to wait
+		defer close(rung)
+		for i := range int64(ringsAtOnce) {
+			for begun.Load() <= i {
+				runtime.Gosched()
+			}
+			for range i % 512 { // up to some microseconds
+				begun.Load()
+			}
+			poller.Wake()
+		}
+	}()
+	for i := range int64(ringsAtOnce) {
+		begun.Store(i + 1)
+		wait(-1, false)
+	}
+	<-rung
+	wait(1e6, false)
 	batch := make([]link.RxFrame, 4)
 	for round := range 6 { // either port wakes, and stays ready until it was read
 		from := round % 2
