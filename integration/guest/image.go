@@ -24,7 +24,7 @@ type Image struct {
 // Features is what an image has besides the AoE driver, ext4 and busybox.
 type Features struct {
 	OCFS2 bool // the cluster file system and its tools
-	GFS2  bool // the cluster file system and its tools, without a cluster stack
+	GFS2  bool // the cluster file system, its tools and its cluster stack: corosync and dlm_controld
 	FIO   bool // the load generator: 70 MB of libraries
 }
 
@@ -61,9 +61,9 @@ func BuildImage(ctx context.Context, cache string, f Features) (*Image, error) {
 		programs = append(programs, "mkfs.ocfs2", "fsck.ocfs2", "mount.ocfs2", "o2cb", "o2hbmonitor")
 	}
 	if f.GFS2 {
-		packages = append(packages, "gfs2-utils")
+		packages = append(packages, "gfs2-utils", "dlm-controld", "corosync")
 		modules = append(modules, "gfs2", "dlm")
-		programs = append(programs, "mkfs.gfs2", "fsck.gfs2")
+		programs = append(programs, "mkfs.gfs2", "fsck.gfs2", "corosync", "corosync-quorumtool", "dlm_controld", "dlm_tool")
 	}
 	if f.FIO {
 		packages = append(packages, "fio")

@@ -80,12 +80,12 @@ func (s *site) share(guests []*Machine) {
 		must(s.t, counted[i])
 		r, err := m.Stop(within(s.t, 3*time.Minute), "files")
 		must(s.t, err)
-		s.t.Logf("g%d: %d operations, %d MiB written, longest %.0f ms", i, r.Operations, r.Bytes>>20, r.LongestMs)
+		s.t.Logf("%s: %d operations, %d MiB written, longest %.0f ms", m.spec.Name, r.Operations, r.Bytes>>20, r.LongestMs)
 		for _, e := range r.Errors {
-			s.t.Errorf("g%d: %s", i, e)
+			s.t.Errorf("%s: %s", m.spec.Name, e)
 		}
 		if r.Operations < 20 {
-			s.t.Errorf("g%d did only %d operations", i, r.Operations)
+			s.t.Errorf("%s did only %d operations", m.spec.Name, r.Operations)
 		}
 	}
 	var seen []string
@@ -99,9 +99,9 @@ func (s *site) share(guests []*Machine) {
 	if count, _, _ := strings.Cut(seen[0], "\n"); count != fmt.Sprint(len(guests)*rounds) {
 		s.t.Errorf("the counter that both raised under a lock is %s instead of %d", count, len(guests)*rounds)
 	}
-	for i, m := range guests {
+	for _, m := range guests {
 		if log := s.run(m, "dmesg"); strings.Contains(log, "I/O error") || strings.Contains(log, "fenc") || strings.Contains(log, "withdr") {
-			s.t.Errorf("g%d's log:\n%s", i, log)
+			s.t.Errorf("%s's log:\n%s", m.spec.Name, log)
 		}
 	}
 }
