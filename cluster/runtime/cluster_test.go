@@ -39,11 +39,17 @@ const labDiskBytes = 96 << 20
 func newLab(t *testing.T, n, disks int) *lab {
 	t.Helper()
 	l := &lab{t: t, sw: link.NewSwitch(link.SwitchConfig{MTU: 9000})}
-	t.Cleanup(l.stopAll)
+	l.stopsAtTheEnd()
 	for i := range n {
 		l.add(i < disks)
 	}
 	return l
+}
+
+// stopsAtTheEnd stops all nodes before their directories go: what is registered first is done last, and that is the directories.
+func (l *lab) stopsAtTheEnd() {
+	l.t.TempDir()
+	l.t.Cleanup(l.stopAll)
 }
 
 // add founds the cluster or joins it, and starts the new node.
