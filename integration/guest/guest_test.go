@@ -119,8 +119,12 @@ func (s *site) boot(name string, f Features) *Machine {
 	for p := range s.lab.Spec.SANPaths {
 		nics = append(nics, Nic{s.lab.SANBridge(p), s.lab.Spec.MTU})
 	}
+	drive := ""
+	if f.GFS2 {
+		drive = built(s.t) // for fencing
+	}
 	began := time.Now()
-	m, err := Boot(within(s.t, 3*time.Minute), Spec{Image: img, Dir: s.dir, Name: name, Space: s.lab.SANNamespace(), Nics: nics})
+	m, err := Boot(within(s.t, 3*time.Minute), Spec{Image: img, Drive: drive, Dir: s.dir, Name: name, Space: s.lab.SANNamespace(), Nics: nics})
 	must(s.t, err)
 	s.t.Cleanup(func() { must(s.t, m.Close()) })
 	s.t.Logf("%s is up after %.1f s", name, time.Since(began).Seconds())

@@ -24,7 +24,7 @@ type Image struct {
 // Features is what an image has besides the AoE driver, ext4 and busybox.
 type Features struct {
 	OCFS2 bool // the cluster file system and its tools
-	GFS2  bool // the cluster file system, its tools and its cluster stack: corosync and dlm_controld
+	GFS2  bool // the cluster file system, its tools and its cluster stack, corosync and dlm_controld; and virtio disks
 	FIO   bool // the load generator: 70 MB of libraries
 }
 
@@ -62,7 +62,7 @@ func BuildImage(ctx context.Context, cache string, f Features) (*Image, error) {
 	}
 	if f.GFS2 {
 		packages = append(packages, "gfs2-utils", "dlm-controld", "corosync")
-		modules = append(modules, "gfs2", "dlm")
+		modules = append(modules, "gfs2", "dlm", "virtio_blk")
 		programs = append(programs, "mkfs.gfs2", "fsck.gfs2", "corosync", "corosync-quorumtool", "dlm_controld", "dlm_tool")
 	}
 	if f.FIO {

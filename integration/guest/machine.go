@@ -31,7 +31,8 @@ type Spec struct {
 	Name  string // at most 8 letters: its taps are named after it
 	Space string // network namespace of the bridges
 	Nics  []Nic
-	MiB   int // memory; default 768
+	MiB   int    // memory; default 768
+	Drive string // path of a file of the host that is the guest's /dev/vda, read only; none if empty
 	// Firmware and Script, if set, are iPXE as a kernel (ipxe.lkrn) and what it shall do, instead of the image's kernel.
 	Firmware, Script string
 }
@@ -41,6 +42,9 @@ type Machine struct {
 	spec Spec
 	cmd  *exec.Cmd
 	exit chan struct{} // closed when QEMU has ended
+
+	closing  sync.Once
+	closeErr error
 
 	mu      sync.Mutex
 	conn    net.Conn
@@ -102,6 +106,9 @@ func Boot(ctx context.Context, spec Spec) (*Machine, error) {
 		args = append(args, "-kernel", spec.Firmware, "-initrd", spec.Script)
 	} else {
 		args = append(args, "-kernel", spec.Image.Kernel, "-initrd", spec.Image.Initrd, "-append", kernelArgs)
+	}
+	if spec.Drive != "" {
+		args = append(args, "-drive", "if=virtio,format=raw,readonly=on,file="+spec.Drive)
 	}
 	for i, n := range spec.Nics {
 		if err := m.addTap(ctx, i, n); err != nil {
@@ -294,8 +301,28 @@ func measured(r *result, err error) (*Measure, error) {
 	return r.Measure, nil
 }
 
-// Close switches the machine off and takes its taps away.
+// Freeze stops the machine between two instructions, as a hypervisor may, until Thaw. It does not know, but that time has passed.
+func (m *Machine) Freeze() error { return m.signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen machine go on.
+func (m *Machine) Thaw() error { return m.signal(syscall.SIGCONT) }
+
+// signal sends a signal to the process group that timeout(1) makes for itself and QEMU.
+func (m *Machine) signal(sig syscall.Signal) error {
+	if err := syscall.Kill(-m.cmd.Process.Pid, sig); err != nil {
+		return fmt.Errorf("guest %s: %w", m.spec.Name, err)
+	}
+	return nil
+}
+
+// Close switches the machine off, frozen or not, and takes its taps away. All but the first call only return what that returned.
 func (m *Machine) Close() error {
+	m.closing.Do(func() { m.closeErr = m.close() })
+	return m.closeErr
+}
+
+func (m *Machine) close() error {
+	_ = m.Thaw() // ended already: fine
 	if m.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		_, _ = m.do(ctx, job{Off: true}) // it is killed if it does not
