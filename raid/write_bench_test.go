@@ -28,7 +28,7 @@ func (e *echo) take(r *DiskRequest) {
 	case ReqCommit:
 		rep.Kind, rep.Seq = RepAck, e.end[r.Disk]
 	case ReqRead:
-		rep.Kind, rep.Blocks = RepRead, e.zeros[:r.Count]
+		rep.Kind, rep.Extent, rep.First, rep.Blocks = RepRead, r.Extent, r.First, e.zeros[:r.Count]
 	default:
 		return
 	}
