@@ -99,7 +99,7 @@ func (c *calm) watch(ctx context.Context) {
 
 // settled waits until the leader has spread the volumes and does not touch them any more.
 func (c *calm) settled(ctx context.Context) (*lab.NodeStatus, error) {
-	const still = 4 * time.Second // more than two of the pauses between handoffs
+	const still = 8 * time.Second // a node that has just come gets further volumes after five; and two of the pauses between handoffs
 	var last *lab.NodeStatus
 	for since := time.Now(); ; {
 		st, err := c.lab.AskCluster(ctx)
