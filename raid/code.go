@@ -36,8 +36,29 @@ func (c *Coder) Encode(shards [][]byte) {
 	if c.m == 0 {
 		return
 	}
+	if c.k*c.m <= oneByOneMax && len(shards[0]) == BlockBytes {
+		c.encodeOneByOne(shards)
+		return
+	}
 	if err := c.rs.Encode(shards); err != nil {
 		panic(fmt.Sprintf("raid: encode: %v", err))
+	}
+}
+
+// oneByOneMax is up to which k*m a row is encoded block by block: that costs no more time there, and no memory, of which Encode takes
+// nearly a KiB each time.
+const oneByOneMax = 8
+
+// encodeOneByOne adds each data block to the parities by itself.
+func (c *Coder) encodeOneByOne(shards [][]byte) {
+	parity := shards[c.k:]
+	for _, p := range parity {
+		clear(p)
+	}
+	for i, data := range shards[:c.k] {
+		if err := c.rs.EncodeIdx(data, i, parity); err != nil {
+			panic(fmt.Sprintf("raid: encode: %v", err))
+		}
 	}
 }
 

@@ -5,19 +5,6 @@ import (
 	"slices"
 )
 
-// batch is a set of writes with one seq: the unit that is kept whole or dropped whole (A.4.2).
-type batch struct {
-	seq   Seq
-	parts DiskSet
-	rows  []batchRow
-	reqs  []*request
-}
-
-type batchRow struct {
-	row   *row
-	fresh [][]byte // by role; nil = unchanged
-}
-
 // settle commits what can be: batch commit+1 when every part of it that is in W now has acknowledged it (A.4.3).
 func (o *Owner) settle() {
 	for len(o.batches) > 0 {
@@ -39,6 +26,7 @@ func (o *Owner) settle() {
 		}
 		o.batches = slices.Delete(o.batches, 0, 1)
 		o.committed(b)
+		o.forming.give(b)
 	}
 }
 

@@ -21,17 +21,20 @@ type disk struct {
 	forgive bool   // the volume was forced with it (A.1): its Start forgives the damage of before, once, though Activate has ended the flag
 	quota   uint64 // bytes of records above its durable commit point that it takes
 
-	inW, inJ bool
-	from     Seq // first batch of its present stay in W or J
-	prev     Seq // its newest seq: what the next record's Prev must be
-	acked    Seq // everything sent up to here is durable there
-	said     Seq // how far its chain went, as it has said in this epoch; unlike acked it outlives W and J (B: C15, C26)
-	touch    Seq // last seq <= commit that was sent to it
-	told     Seq // commit point that it was told last
-	sent     []sentRecord
-	durable  Seq    // its durable commit point
-	credit   []owed // records above durable
-	used     uint64 // bytes in credit
+	inW, inJ   bool
+	from       Seq // first batch of its present stay in W or J
+	prev       Seq // its newest seq: what the next record's Prev must be
+	acked      Seq // everything sent up to here is durable there
+	said       Seq // how far its chain went, as it has said in this epoch; unlike acked it outlives W and J (B: C15, C26)
+	touch      Seq // last seq <= commit that was sent to it
+	told       Seq // commit point that it was told last
+	sent       []sentRecord
+	partSeq    Seq      // the newest batch of which it is a part, while that is being formed
+	part       *prepare // its record
+	partBlocks int
+	durable    Seq    // its durable commit point
+	credit     []owed // records above durable
+	used       uint64 // bytes in credit
 
 	drop       dropReason
 	dropText   string
@@ -127,15 +130,17 @@ func (o *Owner) resend(x *disk, endseq Seq) {
 	case len(x.sent) > 0 && x.sent[0].rec.Prev == endseq:
 		for i := range x.sent {
 			x.sent[i].live, x.sent[i].sentNs = true, o.now
-			o.sendPrepare(x, x.sent[i].rec)
+			o.sendPrepare(x, x.sent[i].rec, &DiskRequest{})
 		}
 	default:
 		o.giveUp(x, dropGap, fmt.Sprintf("its chain ends at %d, which fits nothing that was sent", endseq))
 	}
 }
 
-func (o *Owner) sendPrepare(x *disk, rec *Record) {
-	o.send(x, &DiskRequest{Kind: ReqPrepare, Rec: rec, Commit: o.commit, Touch: x.touch})
+// sendPrepare sends a record with r, which is empty.
+func (o *Owner) sendPrepare(x *disk, rec *Record, r *DiskRequest) {
+	*r = DiskRequest{Kind: ReqPrepare, Rec: rec, Commit: o.commit, Touch: x.touch}
+	o.send(x, r)
 	x.told = o.commit
 }
 
@@ -145,7 +150,8 @@ func (o *Owner) sendCommit(x *disk) {
 }
 
 // prepare gives a disk its part of a batch, now or when its stream is started again.
-func (o *Owner) prepare(x *disk, rec *Record) {
+func (o *Owner) prepare(x *disk, p *prepare) {
+	rec := &p.rec
 	rec.Prev = x.prev
 	x.prev = rec.Seq
 	n := recordBytes(rec)
@@ -153,7 +159,7 @@ func (o *Owner) prepare(x *disk, rec *Record) {
 	x.used += n
 	x.sent = append(x.sent, sentRecord{rec: rec, sentNs: o.now, live: x.started})
 	if x.started {
-		o.sendPrepare(x, rec)
+		o.sendPrepare(x, rec, &p.req)
 	}
 }
 

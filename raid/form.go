@@ -54,9 +54,9 @@ func (o *Owner) mayForm() bool {
 }
 
 // selectWrites returns the queued writes that can be one batch now, in order of admission, and starts fetching old bytes for
-// those that cannot. A write waits when a row of it lacks old bytes, lies in a locked region, or has an earlier write that
-// waits: so rows keep the order of admission. Writes that wait take their cover of other rows back, which may leave those
-// incomplete; hence the loop.
+// those that cannot. The result is valid until the next call. A write waits when a row of it lacks old bytes, lies in a locked
+// region, or has an earlier write that waits: so rows keep the order of admission. Writes that wait take their cover of other rows
+// back, which may leave those incomplete; hence the loop.
 func (o *Owner) selectWrites() []*request {
 	cand := o.candidates()
 	q := &o.queue
@@ -83,7 +83,7 @@ func (o *Owner) selectWrites() []*request {
 			break
 		}
 	}
-	var take []*request
+	take := o.forming.take[:0]
 	rest := q.writes[:0]
 	for i, r := range q.writes {
 		if i < len(cand) && r.heldPass != turn {
@@ -93,7 +93,7 @@ func (o *Owner) selectWrites() []*request {
 		}
 	}
 	clear(q.writes[len(rest):])
-	q.writes = rest
+	q.writes, o.forming.take = rest, take
 	return take
 }
 
@@ -196,7 +196,8 @@ func (o *Owner) readCost(key rowKey, r roles) int {
 
 // makeBatch gives writes their seq and sends them. From here on the seq is never given up in this epoch (A.4.2).
 func (o *Owner) makeBatch(take []*request) {
-	b := &batch{seq: o.next, reqs: take}
+	b := o.forming.batch()
+	b.seq, b.reqs = o.next, append(b.reqs, take...)
 	o.next++
 	for _, r := range take {
 		o.leaveQueue(r)
@@ -207,6 +208,7 @@ func (o *Owner) makeBatch(take []*request) {
 	}
 	b.parts = o.partsOf(b)
 	o.sendBatch(b)
+	clear(take)
 	for _, br := range b.rows {
 		x := br.row
 		for role, block := range br.fresh {
@@ -221,19 +223,23 @@ func (o *Owner) makeBatch(take []*request) {
 	o.batches = append(o.batches, b)
 }
 
-// overlay copies a write's bytes over the newest version of its blocks.
+// overlay puts a write's bytes over the newest version of its blocks.
 func (o *Owner) overlay(b *batch, r *request) {
 	for i, s := range r.spans {
 		x := r.rows[i]
 		if x.fresh == nil {
-			x.fresh = make([][]byte, o.v.Layout.Width())
-			b.rows = append(b.rows, batchRow{row: x, fresh: x.fresh})
+			x.fresh = b.touch(x, o.v.Layout.Width())
+		}
+		if whole := r.blocks[i]; whole != nil { // nobody else has it
+			x.fresh[s.role] = whole
+			continue
 		}
 		block := x.fresh[s.role]
 		if block == nil {
-			block = make([]byte, BlockBytes)
-			if x.cover[s.role] != fullCover {
-				copy(block, x.latest(s.role))
+			if old := x.latest(s.role); old != nil && x.cover[s.role] != fullCover {
+				block = slices.Clone(old)
+			} else {
+				block = make([]byte, BlockBytes)
 			}
 			x.fresh[s.role] = block
 		}
@@ -259,11 +265,12 @@ func (o *Owner) encode(br *batchRow) {
 		whole = whole && shards[role] != nil
 	}
 	for role := k; role < k+m; role++ {
-		br.fresh[role] = make([]byte, BlockBytes)
-		shards[role] = br.fresh[role]
-		if !whole {
-			copy(br.fresh[role], x.latest(role))
+		if old := x.latest(role); whole || old == nil {
+			br.fresh[role] = make([]byte, BlockBytes)
+		} else {
+			br.fresh[role] = slices.Clone(old)
 		}
+		shards[role] = br.fresh[role]
 	}
 	if whole {
 		o.code.Encode(shards)
@@ -280,52 +287,64 @@ func (o *Owner) encode(br *batchRow) {
 // partsOf returns the participants: the disks of the touched data blocks and of all m parities of each row, as far as they are
 // in W or J. A parity that does not change takes part too: without it the loss of the data disk would hide the batch (B: C24).
 func (o *Owner) partsOf(b *batch) DiskSet {
-	var parts []DiskID
-	for _, br := range b.rows {
+	for i := range b.rows {
+		br := &b.rows[i]
 		for role, block := range br.fresh {
 			if block == nil || mutated("C24b") && role >= o.v.Layout.K && slices.Equal(block, br.row.latest(role)) {
 				continue
 			}
-			d := o.geo.placement(br.row.key, role).Disk
-			if x := o.disk(d); x.inW || x.inJ {
-				parts = append(parts, d)
+			if x := o.diskOf(br.row.key, role); x.inW || x.inJ {
+				if x.partSeq != b.seq {
+					x.partSeq, x.partBlocks = b.seq, 0
+				}
+				x.partBlocks++
 			}
 		}
 	}
-	return NewDiskSet(parts...)
+	f := &o.forming
+	f.parts = f.parts[:0]
+	for _, x := range o.disks {
+		if x.partSeq == b.seq {
+			f.parts = append(f.parts, x.id)
+		}
+	}
+	return f.set(f.parts)
 }
 
 // sendBatch makes a record for each participant and sends it. The batch id is the same in all.
 func (o *Owner) sendBatch(b *batch) {
 	bid := o.newBID()
-	reqs := make([]ReqHeader, 0, len(b.reqs))
-	for _, r := range b.reqs {
-		h := r.req
-		h.AgeUs += uint32(min((o.now-r.atNs)/1000, 1<<30))
-		reqs = append(reqs, h)
+	reqs := o.forming.headers(len(b.reqs))
+	for i, r := range b.reqs {
+		reqs[i] = r.req
+		reqs[i].AgeUs += uint32(min((o.now-r.atNs)/1000, 1<<30))
 	}
-	recs := make([]*Record, len(b.parts)) // each by itself: a disk that keeps its record must not keep the others'
-	for i := range recs {
+	for _, d := range b.parts {
 		if mutated("C24a") {
 			bid = o.newBID()
 		}
-		recs[i] = &Record{Epoch: o.epoch, Seq: b.seq, BID: bid, Commit: o.commit, Parts: b.parts, Reqs: reqs, Blocks: make([]Block, 0, len(b.rows))}
+		x := o.disk(d)
+		x.part = newPrepare(x.partBlocks)
+		x.part.rec = Record{Epoch: o.epoch, Seq: b.seq, BID: bid, Commit: o.commit, Parts: b.parts, Reqs: reqs, Blocks: x.part.rec.Blocks}
 	}
-	for _, br := range b.rows {
+	for i := range b.rows {
+		br := &b.rows[i]
 		for role, block := range br.fresh {
 			if block == nil {
 				continue
 			}
 			p := o.geo.placement(br.row.key, role)
-			for i, d := range b.parts {
-				if d == p.Disk {
-					recs[i].Blocks = append(recs[i].Blocks, Block{Extent: br.row.key.ext, Gen: p.Gen, No: br.row.key.no, Data: block})
-				}
+			if x := o.disk(p.Disk); x.part != nil {
+				rec := &x.part.rec
+				rec.Blocks = append(rec.Blocks, Block{Extent: br.row.key.ext, Gen: p.Gen, No: br.row.key.no, Data: block})
 			}
 		}
 	}
-	for i, d := range b.parts {
-		o.prepare(o.disk(d), recs[i])
+	for _, d := range b.parts {
+		x := o.disk(d)
+		p := x.part
+		x.part = nil
+		o.prepare(x, p)
 	}
 }
 

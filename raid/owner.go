@@ -37,6 +37,7 @@ type Owner struct {
 
 	cache     *cache
 	coding    [][]byte // the row that is being encoded: its k+m blocks by role, and the k old ones
+	forming   forming
 	queue     queue
 	locks     locks
 	reads     readers

@@ -7,7 +7,8 @@ type request struct {
 	token    uint64
 	order    uint64 // admission number
 	write    bool
-	data     []byte // write
+	blocks   [][]byte // write, by span: a copy of a block that is overwritten whole, which becomes the block itself; else nil
+	data     []byte   // write: a copy of everything, if some block is overwritten in part
 	bytes    int
 	spans    []span
 	rows     []*row // of the spans, held by refs
@@ -52,7 +53,8 @@ func (q *queue) give(r *request) {
 		return
 	}
 	clear(r.rows)
-	*r = request{spans: r.spans[:0], rows: r.rows[:0], data: r.data[:0]}
+	clear(r.blocks)
+	*r = request{spans: r.spans[:0], rows: r.rows[:0], blocks: r.blocks[:0], data: r.data[:0]}
 	q.free = append(q.free, r)
 }
 
@@ -92,7 +94,8 @@ func (o *Owner) Write(nowNs int64, io *IO) {
 	if r == nil {
 		return
 	}
-	r.write, r.data = true, append(r.data, io.Data...)
+	r.write = true
+	r.keep(io.Data)
 	o.queue.writes = append(o.queue.writes, r)
 	o.queue.open = append(o.queue.open, r.order)
 	for i, x := range r.rows {
@@ -101,6 +104,21 @@ func (o *Owner) Write(nowNs int64, io *IO) {
 		}
 	}
 	o.queue.dirty = true
+}
+
+// keep copies a write's data, each byte once where whole blocks are written.
+func (r *request) keep(data []byte) {
+	partly := false
+	for _, s := range r.spans {
+		if s.n == BlockBytes {
+			r.blocks = append(r.blocks, slices.Clone(data[s.at:s.at+s.n]))
+			continue
+		}
+		r.blocks, partly = append(r.blocks, nil), true
+	}
+	if partly {
+		r.data = append(r.data, data...)
+	}
 }
 
 // Read admits a read. It sees every write admitted before it, and nothing that is not committed.
