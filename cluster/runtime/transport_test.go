@@ -55,3 +55,39 @@ func TestALostHeartbeatIsRepeatedBeforeTheNextOne(t *testing.T) {
 		}
 	}
 }
+
+func TestAPeersConnectionIsNotPaced(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set, got error
+	var name string
+	if err := raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if set != nil {
+		t.Skip("this kernel has no BBR (or does not let us choose it)")
+	}
+	tune(c)
+	if err := raw.Control(func(fd uintptr) {
+		name, got = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	}); err != nil || got != nil {
+		t.Fatal(err, got)
+	}
+	if name == "bbr" {
+		t.Error("the connection is paced by BBR")
+	}
+}
