@@ -27,6 +27,18 @@ type prewriter interface {
 	prewrite(off, n int64) error
 }
 
+// cachedReader is a Device that knows whether it can read without waiting for hardware. ReadCached is ReadAt if it can, and then returns
+// true; else it returns false, and p is anything.
+type cachedReader interface {
+	ReadCached(p []byte, off int64) bool
+}
+
+// readCached reads len(p) bytes at off, if nobody has to wait for that.
+func readCached(dev Device, p []byte, off int64) bool {
+	c, ok := dev.(cachedReader)
+	return ok && c.ReadCached(p, off)
+}
+
 // The ways in which a device is not the disk that was asked for.
 var (
 	ErrNotFormatted = errors.New("not formatted as a Clade disk")

@@ -36,6 +36,9 @@ type Disk struct {
 	spare        *group           // the next one to build, nil: none
 	records      []*record        // for reuse, empty
 	puts         []put            // for reuse, of length 0
+	now          bool             // in StepNow
+	waits        bool             // what it was asked for would have to wait for the device
+	place        []byte           // for the next read in place, nil: none
 	run          []byte           // neighbours on their way in place, for reuse: a region at most
 	flushing     *SyncJob         // empties the device's cache
 	unsynced     int              // bytes written in place since the last one began

@@ -46,6 +46,14 @@ func (d *FaultDevice) ReadAt(p []byte, off int64) (int, error) {
 	return d.Device.ReadAt(p, off)
 }
 
+// ReadCached is the device's own, but false in the range.
+func (d *FaultDevice) ReadCached(p []byte, off int64) bool {
+	if f := d.current(); f.Read != nil && f.hit(len(p), off) {
+		return false
+	}
+	return readCached(d.Device, p, off)
+}
+
 // WriteAt fails with Faults.Write in the range.
 func (d *FaultDevice) WriteAt(p []byte, off int64) (int, error) {
 	if f := d.current(); f.Write != nil && f.hit(len(p), off) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,8 @@ type fileDevice struct {
 	f       *os.File
 	through *os.File // the same, with O_DSYNC and, where that is possible, O_DIRECT
 	size    int64
+	memory  bool        // the file system is in memory: no read waits
+	waits   atomic.Bool // it cannot say whether a read would wait
 
 	syncing sync.Mutex // held during Sync
 	mu      sync.Mutex
@@ -105,7 +108,9 @@ func lockFile(f *os.File) (*fileDevice, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fileDevice{f: f, size: size}, nil
+	var fs unix.Statfs_t
+	memory := unix.Fstatfs(int(f.Fd()), &fs) == nil && fs.Type == unix.TMPFS_MAGIC
+	return &fileDevice{f: f, size: size, memory: memory}, nil
 }
 
 // CreateFile makes a file of sizeBytes for use as a disk; it fails if the path exists. The space is reserved, so that later writes
@@ -133,6 +138,22 @@ func CreateFile(path string, sizeBytes int64) error {
 }
 
 func (d *fileDevice) ReadAt(p []byte, off int64) (int, error) { return d.f.ReadAt(p, off) }
+
+// ReadCached reads what is in the page cache.
+func (d *fileDevice) ReadCached(p []byte, off int64) bool {
+	if d.memory {
+		n, _ := d.f.ReadAt(p, off) // who is told false reads again, and meets the error
+		return n == len(p)
+	}
+	if d.waits.Load() {
+		return false
+	}
+	n, err := unix.Preadv2(int(d.f.Fd()), [][]byte{p}, off, unix.RWF_NOWAIT)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		d.waits.Store(true)
+	}
+	return err == nil && n == len(p)
+}
 
 // WriteAt refuses to let a file grow: what lies beyond the size at opening is not this disk's.
 func (d *fileDevice) WriteAt(p []byte, off int64) (int, error) {

@@ -10,6 +10,12 @@ import (
 
 var zeroBlock = make([]byte, raid.BlockBytes)
 
+// havePage reports whether page needs nothing from the device.
+func (d *Disk) havePage(slot uint64, id pageID) bool {
+	p := d.pages.pages[slot]
+	return p != nil && p.id == id
+}
+
 // page returns a region's checksums.
 func (d *Disk) page(slot uint64, id pageID) *page {
 	if p := d.pages.get(slot); p != nil && p.id == id {
@@ -21,8 +27,12 @@ func (d *Disk) page(slot uint64, id pageID) *page {
 }
 
 // blocks fills out with the newest versions at or below limit of the blocks from first on, all of one region: from the
-// journal's overlay, else in place if the checksum is right. What cannot be trusted stays nil.
-func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid.Seq) {
+// journal's overlay, else in place if the checksum is right. What cannot be trusted stays nil. It returns false in a StepNow that would
+// have to wait for the device.
+func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid.Seq) bool {
+	if d.now && p.bad {
+		return false // damage is counted, and repaired: no hurry
+	}
 	from, to := len(out), 0 // the stretch that has to be read in place
 	for i := range out {
 		no := first + uint32(i)
@@ -38,11 +48,17 @@ func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid
 		}
 	}
 	if from >= to {
-		return
+		return true
 	}
 	at := first%raid.BlocksPerRegion + uint32(from)
-	place := make([]byte, (to-from)*raid.BlockBytes)
-	if readFull(d.dev, place, d.super.dataOffset(p.slot)+int64(at)*raid.BlockBytes) != nil {
+	place, off := d.readBuffer(to-from), d.super.dataOffset(p.slot)+int64(at)*raid.BlockBytes
+	switch {
+	case d.now:
+		if !readCached(d.dev, place, off) {
+			d.place = place
+			return false
+		}
+	case readFull(d.dev, place, off) != nil:
 		place = d.oneByOne(p.slot, at, to-from)
 	}
 	for i := from; i < to; i++ {
@@ -56,6 +72,17 @@ func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid
 		}
 		out[i] = b
 	}
+	return true
+}
+
+// readBuffer returns memory for n blocks: that of the last StepNow that found nothing to put there, if it is as long.
+func (d *Disk) readBuffer(n int) []byte {
+	b := d.place
+	d.place = nil
+	if len(b) == n*raid.BlockBytes {
+		return b
+	}
+	return make([]byte, n*raid.BlockBytes)
 }
 
 // oneByOne reads blocks each by itself, after a read of all of them has failed: a latent error costs one block, not the disk.

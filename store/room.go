@@ -143,7 +143,7 @@ func (d *Disk) admit(r *raid.DiskRequest) (bool, error) {
 
 // admitBytes makes room for entries of n bytes, of which meta are not blocks, and reports whether there is any.
 func (d *Disk) admitBytes(n, meta, reserve int64) (bool, error) {
-	if len(d.building.entries) > 0 && (d.building.bytes()+n > d.jrn.groupBytesMax() || int64(d.building.meta)+meta > metaBytesMax/2) {
+	if !d.joins(n, meta) {
 		if err := d.flush(); err != nil {
 			return false, err
 		}
@@ -162,6 +162,11 @@ func (d *Disk) admitBytes(n, meta, reserve int64) (bool, error) {
 	}
 	d.fullAt = d.jrn.head.lsn
 	return false, nil
+}
+
+// joins reports whether entries of n bytes, of which meta are not blocks, may become part of the group that is being built.
+func (d *Disk) joins(n, meta int64) bool {
+	return len(d.building.entries) == 0 || d.building.bytes()+n <= d.jrn.groupBytesMax() && int64(d.building.meta)+meta <= metaBytesMax/2
 }
 
 // fits is the promise above.

@@ -22,6 +22,40 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	return out
 }
 
+// StepNow is Step for the first of reqs, as far as nobody has to wait for the device or for more than a few blocks to be copied: records
+// for which there is room, commit points, and reads of what is in memory. It returns the answers and how many requests it has executed;
+// the others are to be given to Step before anything that comes after them.
+func (d *Disk) StepNow(nowNs int64, reqs []*raid.DiskRequest) (out []raid.DiskReply, n int) {
+	d.now = true
+	for d.failed == nil && n < len(reqs) && d.mayStepNow(reqs[n]) {
+		more := d.step(out, reqs[n])
+		if d.waits {
+			d.waits = false
+			break
+		}
+		out, d.lastNs = more, nowNs
+		n++
+	}
+	d.now = false
+	if n > 0 {
+		out = append(out, d.ready...)
+		d.ready = nil
+	}
+	return out, n
+}
+
+// mayStepNow reports whether a request is a read, or something for which there is room in the journal.
+func (d *Disk) mayStepNow(r *raid.DiskRequest) bool {
+	switch r.Kind {
+	case raid.ReqRead:
+		return true
+	case raid.ReqPrepare, raid.ReqCommit:
+		n, meta := d.logs(r)
+		return meta <= metaBytesMax/2 && d.joins(n, meta) && d.fits(n, d.jrn.reserve())
+	}
+	return false
+}
+
 // step executes one request if there is room for what it logs.
 func (d *Disk) step(out []raid.DiskReply, r *raid.DiskRequest) []raid.DiskReply {
 	if d.failed != nil {
@@ -301,7 +335,12 @@ func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 	}
 	region := r.First / raid.BlocksPerRegion
 	slot := s.slot + uint64(region)
-	p := d.page(slot, pageID{v.id, s.Extent, s.Gen, region})
+	id := pageID{v.id, s.Extent, s.Gen, region}
+	if d.now && !d.havePage(slot, id) {
+		d.waits = true
+		return out
+	}
+	p := d.page(slot, id)
 	rep := d.reply(r, raid.RepRead)
 	rep.Extent, rep.First, rep.R = r.Extent, r.First, p.rseq
 	rep.Blocks = make([][]byte, r.Count)
@@ -309,6 +348,9 @@ func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 	if mutated("READ_UNCOMMITTED") {
 		limit = 1 << 62
 	}
-	d.blocks(v, p, r.First, rep.Blocks, limit)
+	if !d.blocks(v, p, r.First, rep.Blocks, limit) {
+		d.waits = true
+		return out
+	}
 	return append(out, rep)
 }

@@ -31,18 +31,33 @@ func (c *volatileCache) ReadAt(p []byte, off int64) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, err := c.dev.ReadAt(p, off)
-	if len(c.dirty) == 0 {
-		return n, err
-	}
-	for at := 0; at < n; {
+	c.overlay(p[:n], off)
+	return n, err
+}
+
+// overlay puts what is not synced over what dev has. Under mu.
+func (c *volatileCache) overlay(p []byte, off int64) {
+	for at := 0; at < len(p) && len(c.dirty) > 0; {
 		sector, in := (off+int64(at))/sectorBytes, int((off+int64(at))%sectorBytes)
-		part := min(sectorBytes-in, n-at)
+		part := min(sectorBytes-in, len(p)-at)
 		if b := c.dirty[sector]; b != nil {
 			copy(p[at:at+part], b[in:])
 		}
 		at += part
 	}
-	return n, err
+}
+
+// ReadCached reads what was written last, where dev need not be waited for.
+func (c *volatileCache) ReadCached(p []byte, off int64) bool {
+	if !c.mu.TryLock() { // held while dev is written to
+		return false
+	}
+	defer c.mu.Unlock()
+	if !readCached(c.dev, p, off) {
+		return false
+	}
+	c.overlay(p, off)
+	return true
 }
 
 // WriteAt keeps p, which it copies.

@@ -370,8 +370,15 @@ func (m *diskManager) enqueue(reqs []*raid.DiskRequest) {
 		}
 		reqs = rest
 		s := m.byID[id]
-		if s != nil && !s.worker.enqueue(m.batch...) {
-			m.overflow(s, m.batch)
+		if s == nil {
+			continue
+		}
+		wait := m.batch
+		if !m.r.busy {
+			wait = s.worker.stepNow(wait, m.r.post)
+		}
+		if len(wait) > 0 && !s.worker.enqueue(wait...) {
+			m.overflow(s, wait)
 		}
 	}
 }

@@ -63,19 +63,23 @@ func (r *Runtime) turn(began int64) bool {
 	if now := bootNs(); now >= r.nextNs {
 		r.node.Tick(now)
 	}
+	r.busy = more || r.inbox.waiting()
 	r.execute(r.node.Ready(bootNs())) // the serving rule is evaluated in there: nothing may come between it and the sends
 	r.followMembers()
-	more = more || r.again || r.inbox.waiting()
+	more = r.busy || r.again || r.inbox.waiting()
 	r.again = false
-	r.flush(more)
+	r.flush()
 	return more
 }
 
-// flush sees to it that what was queued for peers is sent: now, if the core would sleep otherwise; else by the writers, which
-// then find more to send at once.
-func (r *Runtime) flush(busy bool) {
+// post puts what a disk has answered at once into the core's own inbox, behind what it has answered before.
+func (r *Runtime) post(e diskEvent) { r.inbox.add(e) }
+
+// flush sees to it that what was queued for peers is sent: now, if nothing has come meanwhile; else by the writers, which then find more to
+// send at once.
+func (r *Runtime) flush() {
 	for _, c := range r.flushes {
-		if busy {
+		if r.busy {
 			c.out.ring()
 		} else {
 			c.flush()

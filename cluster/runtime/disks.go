@@ -13,6 +13,8 @@ const (
 	queueRequestsMax = 1 << 16
 	// backgroundEvery is how often a busy disk gets on with applying and trimming.
 	backgroundEvery = 4 * time.Millisecond
+	// stepNowMax bounds what the core does at a disk itself. More is worth a goroutine of its own, on another processor.
+	stepNowMax = 8
 	// backgroundIdle is how often an idle disk without work looks again.
 	backgroundIdle = 50 * time.Millisecond
 	// backgroundBusy is how long it waits when the last piece left something that a sync may be holding up.
@@ -26,14 +28,19 @@ type diskEvent struct {
 	failed  error // the disk is over; the last event of a worker
 }
 
-// diskWorker runs one open disk: one goroutine calls the disk's methods, two others the two jobs that it may have at a time: a group,
-// and a checkpoint's sync. Requests are executed in the order in which they were queued, and replies reach the core in the order in which
-// the disk gave them.
+// diskWorker runs one open disk, which is whoever's holds own: a few requests that need not wait for the device are executed by the core
+// itself, as no goroutine has to be woken for that; everything else by the goroutine of run, which also applies and trims. Two others run
+// the jobs that the disk may have at a time, a group and a checkpoint's sync, and begin the next one. Requests are executed in the order
+// in which they were queued, and replies reach the core in the order in which the disk gave them.
 type diskWorker struct {
 	id   raid.DiskID
 	path string
-	disk *store.Disk
 	post func(diskEvent)
+
+	own     sync.Mutex // before mu
+	disk    *store.Disk
+	syncing int  // jobs under way
+	stepped bool // since run looked last
 
 	mu      sync.Mutex
 	queue   []*raid.DiskRequest
@@ -41,22 +48,55 @@ type diskWorker struct {
 	stopped bool
 	wake    chan struct{} // capacity 1
 
-	jobs   chan *store.SyncJob
-	synced chan syncResult
-	done   chan struct{}
+	jobs chan *store.SyncJob // capacity 2: as many as there may be
+	done chan struct{}
 
 	stats diskStats
-}
-
-type syncResult struct {
-	job *store.SyncJob
-	err error
 }
 
 func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, post func(diskEvent)) *diskWorker {
 	return &diskWorker{
 		id: id, path: path, disk: disk, post: post,
-		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 2), synced: make(chan syncResult, 2), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 2), done: make(chan struct{}),
+	}
+}
+
+// stepNow executes the first of reqs in the caller's goroutine, the one that calls enqueue, as far as that can be done at once, and returns the
+// others. post takes the replies; it must not block.
+func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) []*raid.DiskRequest {
+	if len(reqs) > stepNowMax || !w.own.TryLock() {
+		return reqs
+	}
+	defer w.own.Unlock()
+	if !w.idle() {
+		return reqs
+	}
+	began := bootNs()
+	replies, n := w.disk.StepNow(began, reqs)
+	if n == 0 {
+		return reqs
+	}
+	w.stepped = true
+	w.startJobs()
+	if len(replies) > 0 {
+		post(diskEvent{worker: w, replies: replies})
+	}
+	w.stats.stepped(n, bootNs()-began)
+	return reqs[n:]
+}
+
+// idle reports whether nothing is queued and the worker has not stopped.
+func (w *diskWorker) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.stopped && len(w.queue) == 0
+}
+
+// startJobs hands out what the disk wants done. Under own.
+func (w *diskWorker) startJobs() {
+	for w.disk.SyncWanted() {
+		w.syncing++
+		w.jobs <- w.disk.BeginSync()
 	}
 }
 
@@ -114,7 +154,7 @@ func (w *diskWorker) giveBack(reqs []*raid.DiskRequest) {
 	w.mu.Unlock()
 }
 
-// syncer runs the disk's jobs, two at a time, while run goes on with the next step.
+// syncer runs the disk's jobs, two at a time, while the disk goes on with the next requests.
 func (w *diskWorker) syncer() {
 	var second sync.WaitGroup
 	second.Go(w.runJobs)
@@ -124,17 +164,47 @@ func (w *diskWorker) syncer() {
 
 func (w *diskWorker) runJobs() {
 	for job := range w.jobs {
-		began := bootNs()
-		err := job.Run()
-		w.stats.synced(bootNs() - began)
-		w.synced <- syncResult{job, err}
+		for job != nil {
+			began := bootNs()
+			err := job.Run()
+			w.stats.synced(bootNs() - began)
+			job = w.ended(job, err)
+		}
 	}
+}
+
+// ended takes the outcome of a job and returns the next one for the same goroutine, if there is any.
+func (w *diskWorker) ended(job *store.SyncJob, err error) *store.SyncJob {
+	w.own.Lock()
+	defer w.own.Unlock()
+	w.syncing--
+	w.stepped = true
+	w.reply(w.disk.EndSync(job, err))
+	if w.over() {
+		w.ring() // run waits for the last job
+		return nil
+	}
+	var next *store.SyncJob
+	if w.disk.SyncWanted() {
+		w.syncing++
+		next = w.disk.BeginSync()
+	}
+	w.startJobs()
+	return next
+}
+
+// over reports whether the disk begins nothing any more. Under own.
+func (w *diskWorker) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stopped || w.disk.Failed() != nil
 }
 
 // run is the worker's goroutine; it ends when the worker is stopped or the disk fails, and closes the disk.
 func (w *diskWorker) run() {
 	defer close(w.done)
 	err := w.work()
+	w.own.Lock()
 	w.mu.Lock()
 	w.stopped, w.queue = true, nil
 	w.mu.Unlock()
@@ -142,6 +212,7 @@ func (w *diskWorker) run() {
 	if cerr := w.disk.Close(); cerr != nil && err == nil {
 		err = cerr
 	}
+	w.own.Unlock()
 	if err != nil {
 		w.post(diskEvent{worker: w, failed: err})
 	}
@@ -149,48 +220,63 @@ func (w *diskWorker) run() {
 
 // work executes requests until it is told to stop (nil) or the disk fails.
 func (w *diskWorker) work() error {
-	syncing, more := 0, true // jobs under way; background work may be waiting
-	lastBackground := bootNs()
+	look := workLook{more: true, lastNs: bootNs()}
 	timer := time.NewTimer(backgroundIdle)
 	defer timer.Stop()
 	for {
-		reqs, ok := w.take()
-		if ok && len(reqs) > 0 {
-			w.step(reqs)
-			more = true
-		}
-		for ok && w.disk.SyncWanted() {
-			syncing++
-			w.jobs <- w.disk.BeginSync()
-		}
-		if now := bootNs(); ok && more && (len(reqs) == 0 || now-lastBackground > int64(backgroundEvery)) {
-			more, _ = w.disk.Background(now) // an error that matters is final: Failed says so
-			lastBackground = now
-			w.reply(w.disk.Step(now, nil)) // what background work has released
-		}
-		if err := w.disk.Failed(); err != nil || !ok {
-			for ; syncing > 0; syncing-- {
-				w.endSync(<-w.synced)
-			}
+		wait, over, err := w.turn(&look)
+		if over {
 			return err
-		}
-		wait := backgroundIdle
-		switch {
-		case more && syncing > 0:
-			wait = backgroundBusy // it may be waiting for the sync
-		case more:
-			wait = 0
 		}
 		timer.Reset(wait)
 		select {
 		case <-w.wake:
-		case r := <-w.synced:
-			syncing, more = syncing-1, true
-			w.endSync(r)
 		case <-timer.C:
-			more = true
+			look.more = true
 		}
 	}
+}
+
+// workLook is what the worker's goroutine remembers from one turn to the next.
+type workLook struct {
+	more   bool  // background work may be waiting
+	lastNs int64 // when it was looked after last
+}
+
+// turn executes what is queued, and some of what nobody waits for. It returns how long there is nothing to do unless somebody rings.
+func (w *diskWorker) turn(look *workLook) (wait time.Duration, over bool, err error) {
+	w.own.Lock()
+	defer w.own.Unlock()
+	reqs, ok := w.take()
+	if ok && len(reqs) > 0 {
+		w.step(reqs)
+	}
+	if ok {
+		w.startJobs()
+	}
+	look.more = look.more || w.stepped || len(reqs) > 0
+	active := w.stepped
+	w.stepped = false
+	if now := bootNs(); ok && look.more && (len(reqs) == 0 || now-look.lastNs > int64(backgroundEvery)) {
+		look.more, _ = w.disk.Background(now) // an error that matters is final: Failed says so
+		look.lastNs = now
+		w.reply(w.disk.Step(now, nil)) // what background work has released
+		w.startJobs()
+	}
+	err = w.disk.Failed()
+	switch {
+	case (err != nil || !ok) && w.syncing > 0:
+		return backgroundIdle, false, nil // the last job rings
+	case err != nil || !ok:
+		return 0, true, err
+	case look.more && w.syncing > 0:
+		return backgroundBusy, false, nil // it may be waiting for the sync
+	case look.more:
+		return 0, false, nil
+	case active:
+		return backgroundEvery, false, nil
+	}
+	return backgroundIdle, false, nil
 }
 
 func (w *diskWorker) step(reqs []*raid.DiskRequest) {
@@ -202,8 +288,7 @@ func (w *diskWorker) step(reqs []*raid.DiskRequest) {
 	w.reply(replies)
 }
 
-func (w *diskWorker) endSync(r syncResult) { w.reply(w.disk.EndSync(r.job, r.err)) }
-
+// reply gives replies to the core. Under own, so that they stay in order.
 func (w *diskWorker) reply(replies []raid.DiskReply) {
 	if len(replies) > 0 {
 		w.post(diskEvent{worker: w, replies: replies})

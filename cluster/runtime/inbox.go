@@ -29,6 +29,15 @@ func (b *inbox) put(item any) bool {
 	return true
 }
 
+// add is put by the core itself, which it need not wake.
+func (b *inbox) add(item any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.items = append(b.items, item)
+	}
+}
+
 // take returns all items; the slice is valid until the next take.
 func (b *inbox) take() []any {
 	b.mu.Lock()

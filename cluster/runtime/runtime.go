@@ -68,6 +68,7 @@ type Runtime struct {
 	callID  uint64
 	nextNs  int64
 	again   bool   // the node was fed while effects were executed: no sleep before the next turn
+	busy    bool   // more has come while this turn went on: other goroutines shall help
 	seen    uint64 // applied index that the members were last looked up at
 	leader  raid.NodeID
 
