@@ -1,6 +1,7 @@
 package link
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,9 +17,9 @@ const (
 // Poller sleeps for one goroutine until one of its ports has something to
 // receive. A port belongs to one Poller at most.
 type Poller struct {
-	ports   []Port
-	state   atomic.Int32
-	changed atomic.Bool // a port's descriptors may be others
+	ports  []Port
+	state  atomic.Int32
+	waking atomic.Int32 // in Wake
 	sleeper
 	closeOnce sync.Once
 }
@@ -27,25 +28,27 @@ type Poller struct {
 // time-outs end a Wait. Close it when done, after its goroutine left Wait.
 func NewPoller(ports ...Port) (*Poller, error) { return newPoller(false, ports) }
 
-// NewThreadPoller is NewPoller for the one busy goroutine of a process: its
-// Wait blocks the thread in a system call. That costs less, as long as the
-// process has no other goroutine that wants to run or that calls Wake often.
-func NewThreadPoller(ports ...Port) (*Poller, error) { return newPoller(true, ports) }
+// NewHoldingPoller is NewPoller for a goroutine that sleeps often and shortly
+// in a process with others: for the first milliseconds of a Wait it keeps its
+// processor, as if it went on running. That makes waking it up much cheaper.
+// The others have one processor less, and what this goroutine has made ready to
+// run waits until another one finds it: call runtime.Gosched before Wait if
+// there is such. With one processor it is NewPoller.
+func NewHoldingPoller(ports ...Port) (*Poller, error) { return newPoller(true, ports) }
 
-func newPoller(thread bool, ports []Port) (*Poller, error) {
+func newPoller(hold bool, ports []Port) (*Poller, error) {
 	p := &Poller{ports: append([]Port(nil), ports...)}
 	hasDescriptors := false
 	for _, port := range p.ports {
 		fds, _ := port.readable(nil)
 		hasDescriptors = hasDescriptors || len(fds) > 0
 	}
-	if err := p.sleeper.open(hasDescriptors, thread); err != nil {
+	if err := p.sleeper.open(hasDescriptors, hold); err != nil {
 		return nil, err
 	}
 	for _, port := range p.ports {
-		port.watch(p.changes)
+		port.watch(p.Wake)
 	}
-	p.changed.Store(true)
 	return p, nil
 }
 
@@ -58,7 +61,7 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	if !p.state.CompareAndSwap(pollerAwake, pollerAsleep) {
 		timeoutNs = 0 // rung since the last time: only look
 	}
-	ready, changed := false, p.changed.Swap(false)
+	ready := false
 	p.sleeper.begin()
 	for _, port := range p.ports {
 		has := false
@@ -68,12 +71,7 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	if ready {
 		timeoutNs = 0
 	}
-	if changed {
-		if err := p.sleeper.rebuild(); err != nil {
-			return ready, err
-		}
-	}
-	fromKernel, err := p.sleeper.sleep(timeoutNs, p.rung)
+	fromKernel, err := p.sleeper.sleep(timeoutNs)
 	if p.state.Swap(pollerAwake) == pollerRung {
 		p.sleeper.hush()
 		for _, port := range p.ports {
@@ -84,21 +82,15 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	return ready || fromKernel, err
 }
 
-func (p *Poller) rung() bool { return p.state.Load() == pollerRung }
-
-// changes is what ports call.
-func (p *Poller) changes() {
-	p.changed.Store(true)
-	p.Wake()
-}
-
 // Wake ends the current Wait, or the next one if none is running. Any
-// goroutine may call it, as often as it likes: it costs something only when there
-// is a sleeper.
+// goroutine may call it, as often as it likes, and after Close, too: it costs
+// something only when there is a sleeper.
 func (p *Poller) Wake() {
+	p.waking.Add(1)
 	if p.state.Swap(pollerRung) == pollerAsleep {
 		p.sleeper.ring()
 	}
+	p.waking.Add(-1)
 }
 
 // Close releases what the Poller holds; the ports stay open.
@@ -106,6 +98,10 @@ func (p *Poller) Close() {
 	p.closeOnce.Do(func() {
 		for _, port := range p.ports {
 			port.watch(nil)
+		}
+		p.state.Store(pollerRung)  // nobody rings any more
+		for p.waking.Load() != 0 { // but for those who are about to: not into what has been closed
+			runtime.Gosched()
 		}
 		p.sleeper.close()
 	})

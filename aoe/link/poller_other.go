@@ -15,9 +15,7 @@ func (s *sleeper) open(bool, bool) error {
 
 func (s *sleeper) begin() { s.fds = s.fds[:0] }
 
-func (s *sleeper) rebuild() error { return nil }
-
-func (s *sleeper) sleep(timeoutNs int64, _ func() bool) (bool, error) {
+func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
 	s.channelSleeper.sleep(timeoutNs)
 	return false, nil
 }

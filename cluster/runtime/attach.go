@@ -375,8 +375,11 @@ func (m *diskManager) enqueue(reqs []*raid.DiskRequest) {
 		}
 		wait := m.batch
 		if !m.r.busy {
-			wait = s.worker.stepNow(wait, m.r.post)
+			begun := false
+			wait, begun = s.worker.stepNow(wait, m.r.post)
+			m.r.woke = m.r.woke || begun
 		}
+		m.r.woke = m.r.woke || len(wait) > 0
 		if len(wait) > 0 && !s.worker.enqueue(wait...) {
 			m.overflow(s, wait)
 		}

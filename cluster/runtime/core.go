@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -81,6 +82,7 @@ func (r *Runtime) flush() {
 	for _, c := range r.flushes {
 		if r.busy {
 			c.out.ring()
+			r.woke = true
 		} else {
 			c.flush()
 		}
@@ -96,6 +98,10 @@ func (r *Runtime) sleep() error {
 		return nil
 	}
 	until := bootNs() + wait
+	if r.woke {
+		r.woke = false
+		goruntime.Gosched() // they run first: see link.NewHoldingPoller
+	}
 	if _, err := r.poller.Load().Wait(wait); err != nil {
 		return fmt.Errorf("runtime: wait for frames: %w", err)
 	}
@@ -243,12 +249,14 @@ func (r *Runtime) execute(rd *cluster.Ready) {
 		r.disks.enqueue(rd.Disk)
 	}
 	if len(rd.Raft) > 0 || len(rd.Meta) > 0 {
+		r.woke = true
 		r.store.enqueue(rd.Raft, rd.Meta)
 	}
 	for _, a := range rd.Admin {
 		if c := r.calls[a.ID]; c != nil {
 			delete(r.calls, a.ID)
 			c.end(a, nil)
+			r.woke = true
 		}
 	}
 	for i := range rd.Events {

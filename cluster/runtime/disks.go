@@ -62,27 +62,27 @@ func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, post func(disk
 }
 
 // stepNow executes the first of reqs in the caller's goroutine, the one that calls enqueue, as far as that can be done at once, and returns the
-// others. post takes the replies; it must not block.
-func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) []*raid.DiskRequest {
+// others, and whether it has begun a job. post takes the replies; it must not block.
+func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (rest []*raid.DiskRequest, begun bool) {
 	if len(reqs) > stepNowMax || !w.own.TryLock() {
-		return reqs
+		return reqs, false
 	}
 	defer w.own.Unlock()
 	if !w.idle() {
-		return reqs
+		return reqs, false
 	}
 	began := bootNs()
 	replies, n := w.disk.StepNow(began, reqs)
 	if n == 0 {
-		return reqs
+		return reqs, false
 	}
 	w.stepped = true
-	w.startJobs()
+	begun = w.startJobs()
 	if len(replies) > 0 {
 		post(diskEvent{worker: w, replies: replies})
 	}
 	w.stats.stepped(n, bootNs()-began)
-	return reqs[n:]
+	return reqs[n:], begun
 }
 
 // idle reports whether nothing is queued and the worker has not stopped.
@@ -92,12 +92,14 @@ func (w *diskWorker) idle() bool {
 	return !w.stopped && len(w.queue) == 0
 }
 
-// startJobs hands out what the disk wants done. Under own.
-func (w *diskWorker) startJobs() {
+// startJobs hands out what the disk wants done, and returns whether that is anything. Under own.
+func (w *diskWorker) startJobs() (begun bool) {
 	for w.disk.SyncWanted() {
 		w.syncing++
 		w.jobs <- w.disk.BeginSync()
+		begun = true
 	}
+	return begun
 }
 
 // enqueue queues requests; false if the queue is full or the worker has stopped: the caller treats the stream as broken.

@@ -72,7 +72,7 @@ func (w *testWorker) give(reqs ...*raid.DiskRequest) bool {
 		r.Vol, r.Epoch, r.Disk = 1, 1, 3
 	}
 	n := len(reqs)
-	if reqs = w.stepNow(reqs, w.posted); len(reqs) > 0 {
+	if reqs, _ = w.stepNow(reqs, w.posted); len(reqs) > 0 {
 		w.enqueue(reqs...)
 	}
 	return len(reqs) < n

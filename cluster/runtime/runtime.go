@@ -68,6 +68,7 @@ type Runtime struct {
 	callID  uint64
 	nextNs  int64
 	again   bool   // the node was fed while effects were executed: no sleep before the next turn
+	woke    bool   // other goroutines have been made ready to run since the core slept last
 	busy    bool   // more has come while this turn went on: other goroutines shall help
 	seen    uint64 // applied index that the members were last looked up at
 	leader  raid.NodeID
@@ -188,7 +189,7 @@ func (r *Runtime) newPoller() error {
 			open = append(open, p.port)
 		}
 	}
-	poller, err := link.NewPoller(open...)
+	poller, err := link.NewHoldingPoller(open...)
 	if err != nil {
 		return fmt.Errorf("runtime: %w", err)
 	}

@@ -41,7 +41,7 @@ func NewNull(port link.Port, shelf uint16, slot uint8, sizeBytes uint64) (*Null,
 		Model: "Clade null target", Firmware: "null", BufCount: 1024, SectorCount: uint8(min(sectors, nullSectorsMax))}
 	fillRandom(n.data, rand.NewPCG(1, 2))
 	var err error
-	if n.poller, err = link.NewThreadPoller(port); err != nil {
+	if n.poller, err = link.NewPoller(port); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	return n, nil

@@ -160,7 +160,7 @@ func newEngine(cfg Config) (*engine, error) {
 		mtus = append(mtus, p.MTU())
 	}
 	var err error
-	if e.poller, err = link.NewThreadPoller(cfg.Ports...); err != nil {
+	if e.poller, err = link.NewPoller(cfg.Ports...); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	for _, mac := range cfg.MACs {

@@ -199,7 +199,7 @@ func Run(t *testing.T, newSegment func(t *testing.T) *Segment) {
 		{"reopen without need", testReopenIdle},
 		{"closed", testClosed},
 		{"poller", testPoller},
-		{"thread poller", testThreadPoller},
+		{"holding poller", testHoldingPoller},
 		{"all methods at once", testConcurrent},
 		{"allocations", testAllocations},
 	}

@@ -16,7 +16,7 @@ const ringsAtOnce = 20_000
 
 func testPoller(t *testing.T, seg *Segment) { pollerOf(t, seg, link.NewPoller) }
 
-func testThreadPoller(t *testing.T, seg *Segment) { pollerOf(t, seg, link.NewThreadPoller) }
+func testHoldingPoller(t *testing.T, seg *Segment) { pollerOf(t, seg, link.NewHoldingPoller) }
 
 func pollerOf(t *testing.T, seg *Segment, newPoller func(...link.Port) (*link.Poller, error)) {
 	p := open(t, seg)
