@@ -11,11 +11,14 @@ package link
 // until the queue was seen empty. Adjusting the clock's rate, as NTP does all
 // the time, acts on both clocks alike and changes nothing.
 type Clock struct {
-	realtime, boottime func() int64 // nil: the system's; set by tests
-	offsetNs           int64        // realtime minus boottime
-	known              bool
-	draining           bool // frames may be queued whose time is of the old offset
-	jumps              uint64
+	// Boottime is used instead of BoottimeNs, unless it is nil.
+	Boottime func() int64
+
+	realtime func() int64 // nil: the system's; set by tests
+	offsetNs int64        // realtime minus boottime
+	known    bool
+	draining bool // frames may be queued whose time is of the old offset
+	jumps    uint64
 }
 
 const (
@@ -58,9 +61,12 @@ func (c *Clock) Jumps() uint64 { return c.jumps }
 
 // sample reads the clocks and reports whether their distance has changed.
 func (c *Clock) sample() (nowNs int64, jumped bool) {
-	realtime, boottime := c.realtime, c.boottime
+	realtime, boottime := c.realtime, c.Boottime
 	if realtime == nil {
-		realtime, boottime = RealtimeNs, BoottimeNs
+		realtime = RealtimeNs
+	}
+	if boottime == nil {
+		boottime = BoottimeNs
 	}
 	var width, offset int64
 	for try := range bracketTries {

@@ -8,7 +8,7 @@ type fakeClocks struct{ bootNs, offsetNs, readNs int64 }
 func (c *fakeClocks) clock() *Clock {
 	return &Clock{
 		realtime: func() int64 { return c.bootNs + c.offsetNs },
-		boottime: func() int64 { c.bootNs += c.readNs; return c.bootNs },
+		Boottime: func() int64 { c.bootNs += c.readNs; return c.bootNs },
 	}
 }
 

@@ -24,7 +24,7 @@ var errStopped = errors.New("the node is stopping")
 func (r *Runtime) core() {
 	var clock clockWatch
 	clock.look()
-	lookedNs := bootNs()
+	lookedNs := nearBootNs()
 	for !r.stop.Load() {
 		began := bootNs()
 		if began-lookedNs >= jumpLookNs {
@@ -39,7 +39,7 @@ func (r *Runtime) core() {
 			r.disks.tick(began)
 		}
 		more := r.turn(began)
-		r.stats.turn(bootNs() - began)
+		r.stats.turn(nearBootNs() - began)
 		if more {
 			continue
 		}
@@ -51,7 +51,7 @@ func (r *Runtime) core() {
 
 // turn does everything once; it returns whether there is more to do at once.
 func (r *Runtime) turn(began int64) bool {
-	more, errs := intake(r.ports, began, r.sanBuf[:0], func(frames []cluster.SANFrame) { r.node.Frames(bootNs(), frames) })
+	more, errs := intake(r.ports, began, r.sanBuf[:0], func(frames []cluster.SANFrame) { r.node.Frames(nearBootNs(), frames) })
 	for _, err := range errs {
 		if !errors.Is(err, link.ErrDown) && !errors.Is(err, link.ErrGone) {
 			r.stats.sanErrors.Inc()
@@ -61,7 +61,7 @@ func (r *Runtime) turn(began int64) bool {
 	for _, item := range r.inbox.take() {
 		r.feed(item)
 	}
-	if now := bootNs(); now >= r.nextNs {
+	if now := nearBootNs(); now >= r.nextNs {
 		r.node.Tick(now)
 	}
 	r.busy = more || r.inbox.waiting()
@@ -93,11 +93,12 @@ func (r *Runtime) flush() {
 
 // sleep waits for frames, for the inbox, or for the node's next tick.
 func (r *Runtime) sleep() error {
-	wait := min(r.nextNs-bootNs(), sleepMaxNs)
+	now := nearBootNs()
+	wait := min(r.nextNs-now, sleepMaxNs)
 	if wait <= 0 {
 		return nil
 	}
-	until := bootNs() + wait
+	until := now + wait
 	if r.woke {
 		r.woke = false
 		goruntime.Gosched() // they run first: see link.NewHoldingPoller
@@ -105,7 +106,7 @@ func (r *Runtime) sleep() error {
 	if _, err := r.poller.Load().Wait(wait); err != nil {
 		return fmt.Errorf("runtime: wait for frames: %w", err)
 	}
-	if now := bootNs(); now > until {
+	if now = nearBootNs(); now > until {
 		r.stats.late(now - until)
 	}
 	return nil
@@ -113,7 +114,7 @@ func (r *Runtime) sleep() error {
 
 // feed hands one item of the inbox to the node.
 func (r *Runtime) feed(item any) {
-	now := bootNs()
+	now := nearBootNs()
 	switch x := item.(type) {
 	case peerFrames:
 		if r.conns[x.conn.id] == x.conn { // else its PeerDown has been said

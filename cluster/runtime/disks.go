@@ -71,7 +71,7 @@ func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (re
 	if !w.idle() {
 		return reqs, false
 	}
-	began := bootNs()
+	began := nearBootNs()
 	replies, n := w.disk.StepNow(began, reqs)
 	if n == 0 {
 		return reqs, false
@@ -81,7 +81,7 @@ func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (re
 	if len(replies) > 0 {
 		post(diskEvent{worker: w, replies: replies})
 	}
-	w.stats.stepped(n, bootNs()-began)
+	w.stats.stepped(n, nearBootNs()-began)
 	return reqs[n:], begun
 }
 
@@ -167,9 +167,9 @@ func (w *diskWorker) syncer() {
 func (w *diskWorker) runJobs() {
 	for job := range w.jobs {
 		for job != nil {
-			began := bootNs()
+			began := nearBootNs()
 			err := job.Run()
-			w.stats.synced(bootNs() - began)
+			w.stats.synced(nearBootNs() - began)
 			job = w.ended(job, err)
 		}
 	}
@@ -222,7 +222,7 @@ func (w *diskWorker) run() {
 
 // work executes requests until it is told to stop (nil) or the disk fails.
 func (w *diskWorker) work() error {
-	look := workLook{more: true, lastNs: bootNs()}
+	look := workLook{more: true, lastNs: nearBootNs()}
 	timer := time.NewTimer(backgroundIdle)
 	defer timer.Stop()
 	for {
@@ -259,7 +259,7 @@ func (w *diskWorker) turn(look *workLook) (wait time.Duration, over bool, err er
 	look.more = look.more || w.stepped || len(reqs) > 0
 	active := w.stepped
 	w.stepped = false
-	if now := bootNs(); ok && look.more && (len(reqs) == 0 || now-look.lastNs > int64(backgroundEvery)) {
+	if now := nearBootNs(); ok && look.more && (len(reqs) == 0 || now-look.lastNs > int64(backgroundEvery)) {
 		look.more, _ = w.disk.Background(now) // an error that matters is final: Failed says so
 		look.lastNs = now
 		w.reply(w.disk.Step(now, nil)) // what background work has released
@@ -282,10 +282,10 @@ func (w *diskWorker) turn(look *workLook) (wait time.Duration, over bool, err er
 }
 
 func (w *diskWorker) step(reqs []*raid.DiskRequest) {
-	began := bootNs()
+	began := nearBootNs()
 	n := len(reqs)
 	replies := w.disk.Step(began, reqs)
-	w.stats.stepped(n, bootNs()-began)
+	w.stats.stepped(n, nearBootNs()-began)
 	w.giveBack(reqs)
 	w.reply(replies)
 }

@@ -89,9 +89,7 @@ func (p *sanPort) refill() error {
 		p.empty = true
 		return err
 	}
-	if n == 0 {
-		p.empty = true
-	}
+	p.empty = n < len(p.frames) // what comes now is of the next turn
 	if _, ok := p.clock.Convert(p.frames[:n]); !ok {
 		p.dropJump += uint64(n)
 		return nil // the next refill sees the rest of the queue
@@ -163,6 +161,7 @@ func (p *sanPort) change(mac aoe.MAC, join bool) error {
 // open takes a port that has been opened for this path.
 func (p *sanPort) open(port link.Port) error {
 	p.port = port
+	p.clock.Boottime = nearBootNs
 	if p.frames == nil {
 		p.frames = make([]link.RxFrame, receiveFrames)
 	}

@@ -87,9 +87,9 @@ func (s *storage) run() {
 			<-s.bell
 			continue
 		}
-		began := bootNs()
+		began := nearBootNs()
 		done := s.write(work)
-		done.tookN = bootNs() - began
+		done.tookN = nearBootNs() - began
 		s.put(done)
 		if done.err != nil {
 			return
