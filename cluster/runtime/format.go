@@ -8,12 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"clade/cluster"
 	"clade/membership"
 	"clade/raid"
 	"clade/store"
 )
+
+// deathSettles is how long a replacement waits for the cluster to notice that a node died.
+const deathSettles = 5 * time.Second
 
 // DiskAddRequest asks a node to take a disk.
 type DiskAddRequest struct {
@@ -128,7 +132,7 @@ func (r *Runtime) AddDisk(ctx context.Context, q DiskAddRequest) (DiskAddReply, 
 	}
 	var gen uint64
 	if q.Replace != 0 {
-		if gen, err = r.replaceable(ctx, raid.DiskID(q.Replace), path); err != nil {
+		if gen, err = r.awaitReplaceable(ctx, raid.DiskID(q.Replace), path); err != nil {
 			return DiskAddReply{}, errors.Join(err, p.dev.Close())
 		}
 	}
@@ -151,9 +155,28 @@ func (r *Runtime) AddDisk(ctx context.Context, q DiskAddRequest) (DiskAddReply, 
 	return reply, r.untilDiskSettles(ctx, path)
 }
 
-// replaceable returns the attach generation of a disk that a new one may replace here. It is asked before anything is destroyed;
-// the cluster asks again.
-func (r *Runtime) replaceable(ctx context.Context, d raid.DiskID, path string) (gen uint64, err error) {
+// awaitReplaceable asks replaceable until it agrees or refuses for good. Of a node that died just now the lease takes a moment to be
+// revoked, and its disks to leave the in-sync sets: nobody shall have to call again for that.
+func (r *Runtime) awaitReplaceable(ctx context.Context, d raid.DiskID, path string) (uint64, error) {
+	settled := time.After(deathSettles)
+	for {
+		gen, soon, err := r.replaceable(ctx, d, path)
+		if err == nil || !soon {
+			return gen, err
+		}
+		select {
+		case <-settled:
+			return 0, err
+		case <-ctx.Done():
+			return 0, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// replaceable returns the attach generation of a disk that a new one may replace here, and with a refusal whether it may be none soon.
+// It is asked before anything is destroyed; the cluster asks again.
+func (r *Runtime) replaceable(ctx context.Context, d raid.DiskID, path string) (gen uint64, soon bool, err error) {
 	ierr := r.inspect(ctx, func(r *Runtime) {
 		s := r.node.State()
 		row := s.Disk(d)
@@ -167,17 +190,19 @@ func (r *Runtime) replaceable(ctx context.Context, d raid.DiskID, path string) (
 			return
 		}
 		if former := s.Node(row.Node); former != nil && former.ID != r.id.Node && former.Held && row.State == membership.DiskOK {
-			err = refusal("replace the disk there, or let go of it: clade disk detach; of a node that died just now: wait a second",
+			err = refusal("replace the disk there, or let go of it: clade disk detach",
 				"disk %d is node %q's, which lives", d, former.Name)
+			soon = true
 			return
 		}
 		for _, v := range s.Volumes {
 			if m := v.Data.Member(d); m != nil && m.InSync {
 				err = refusal("wait until clade status shows the volume degraded by its loss", "volume %q still counts disk %d as in sync, and %s would be empty", v.Name, d, path)
+				soon = true
 			}
 		}
 	})
-	return gen, errors.Join(ierr, err)
+	return gen, soon && ierr == nil, errors.Join(ierr, err)
 }
 
 // untilDiskSettles waits until a disk that was added is in use, or will not be.
