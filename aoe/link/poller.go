@@ -62,7 +62,7 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 		timeoutNs = 0 // rung since the last time: only look
 	}
 	ready := false
-	p.sleeper.begin()
+	p.sleeper.fds = p.sleeper.fds[:0]
 	for _, port := range p.ports {
 		has := false
 		p.sleeper.fds, has = port.readable(p.sleeper.fds)

@@ -37,8 +37,6 @@ func (s *sleeper) open(hasDescriptors, hold bool) error {
 	return nil
 }
 
-func (s *sleeper) begin() { s.fds = s.fds[:0] }
-
 // sleep returns true if one of s.fds has something.
 func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
 	if s.eventFD < 0 {

@@ -13,8 +13,6 @@ func (s *sleeper) open(bool, bool) error {
 	return nil
 }
 
-func (s *sleeper) begin() { s.fds = s.fds[:0] }
-
 func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
 	s.channelSleeper.sleep(timeoutNs)
 	return false, nil

@@ -373,13 +373,11 @@ func (m *diskManager) enqueue(reqs []*raid.DiskRequest) {
 		if s == nil {
 			continue
 		}
-		wait := m.batch
+		wait, begun := m.batch, false
 		if !m.r.busy {
-			begun := false
 			wait, begun = s.worker.stepNow(wait, m.r.post)
-			m.r.woke = m.r.woke || begun
 		}
-		m.r.woke = m.r.woke || len(wait) > 0
+		m.r.woke = m.r.woke || begun || len(wait) > 0
 		if len(wait) > 0 && !s.worker.enqueue(wait...) {
 			m.overflow(s, wait)
 		}

@@ -94,12 +94,20 @@ func (w *diskWorker) idle() bool {
 
 // startJobs hands out what the disk wants done, and returns whether that is anything. Under own.
 func (w *diskWorker) startJobs() (begun bool) {
-	for w.disk.SyncWanted() {
-		w.syncing++
-		w.jobs <- w.disk.BeginSync()
+	for job := w.begin(); job != nil; job = w.begin() {
+		w.jobs <- job
 		begun = true
 	}
 	return begun
+}
+
+// begin returns the next job that the disk wants done, nil if there is none. Under own.
+func (w *diskWorker) begin() *store.SyncJob {
+	if !w.disk.SyncWanted() {
+		return nil
+	}
+	w.syncing++
+	return w.disk.BeginSync()
 }
 
 // enqueue queues requests; false if the queue is full or the worker has stopped: the caller treats the stream as broken.
@@ -186,11 +194,7 @@ func (w *diskWorker) ended(job *store.SyncJob, err error) *store.SyncJob {
 		w.ring() // run waits for the last job
 		return nil
 	}
-	var next *store.SyncJob
-	if w.disk.SyncWanted() {
-		w.syncing++
-		next = w.disk.BeginSync()
-	}
+	next := w.begin()
 	w.startJobs()
 	return next
 }

@@ -15,27 +15,22 @@ type inbox struct {
 
 // put appends an item and wakes the core; false after close.
 func (b *inbox) put(item any) bool {
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return false
-	}
-	b.items = append(b.items, item)
-	first := len(b.items) == 1
-	b.mu.Unlock()
+	first, ok := b.add(item)
 	if first {
 		b.wake()
 	}
-	return true
+	return ok
 }
 
-// add is put by the core itself, which it need not wake.
-func (b *inbox) add(item any) {
+// add is put by the core itself, which looks into the inbox before it sleeps. It returns whether the inbox was empty, and false after close.
+func (b *inbox) add(item any) (first, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed {
-		b.items = append(b.items, item)
+	if b.closed {
+		return false, false
 	}
+	b.items = append(b.items, item)
+	return len(b.items) == 1, true
 }
 
 // take returns all items; the slice is valid until the next take.
