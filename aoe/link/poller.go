@@ -2,6 +2,7 @@ package link
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ const (
 // receive. A port belongs to one Poller at most.
 type Poller struct {
 	ports  []Port
+	extra  []*Source
 	state  atomic.Int32
 	waking atomic.Int32 // in Wake
 	sleeper
@@ -33,7 +35,8 @@ func NewPoller(ports ...Port) (*Poller, error) { return newPoller(false, ports) 
 // processor, as if it went on running. That makes waking it up much cheaper.
 // The others have one processor less, and what this goroutine has made ready to
 // run waits until another one finds it: call runtime.Gosched before Wait if
-// there is such. With one processor it is NewPoller.
+// there is such. With one processor it holds nothing. Where there are
+// descriptors, it Watches.
 func NewHoldingPoller(ports ...Port) (*Poller, error) { return newPoller(true, ports) }
 
 func newPoller(hold bool, ports []Port) (*Poller, error) {
@@ -43,7 +46,7 @@ func newPoller(hold bool, ports []Port) (*Poller, error) {
 		fds, _ := port.readable(nil)
 		hasDescriptors = hasDescriptors || len(fds) > 0
 	}
-	if err := p.sleeper.open(hasDescriptors, hold); err != nil {
+	if err := p.sleeper.open(hasDescriptors || hold, hold); err != nil {
 		return nil, err
 	}
 	for _, port := range p.ports {
@@ -52,11 +55,37 @@ func newPoller(hold bool, ports []Port) (*Poller, error) {
 	return p, nil
 }
 
+// Source is a descriptor that is not a port's, on which a Poller sleeps as well.
+type Source struct {
+	FD    int
+	Write bool // wait also until it can be written to
+	// Of the last Wait. An error or the end of a stream counts as either.
+	Readable, Writable bool
+}
+
+// Watches reports whether the Poller can sleep on other descriptors: not if it
+// sleeps without any.
+func (p *Poller) Watches() bool { return p.sleeper.watches() }
+
+// Watch makes Wait return as soon as a source has something, too. Sources are
+// the business of the goroutine that waits. The descriptor must stay open until
+// Unwatch.
+func (p *Poller) Watch(s *Source) { p.extra = append(p.extra, s) }
+
+// Unwatch undoes Watch; for a source that is not watched it does nothing.
+func (p *Poller) Unwatch(s *Source) {
+	p.extra = slices.DeleteFunc(p.extra, func(x *Source) bool { return x == s })
+	s.Readable, s.Writable = false, false
+}
+
+// Sources returns what is watched.
+func (p *Poller) Sources() []*Source { return p.extra }
+
 // Wait sleeps until a port has something (frames, or an error to report), and
 // then returns true; or until timeoutNs have passed or Wake was called, and
 // then returns false. A negative time-out never passes; zero only looks. A Wake
-// that came since the last Wait returned ends this one at once. Wait may
-// return false early for no reason.
+// that came since the last Wait returned ends this one at once, and so does a
+// source that is ready. Wait may return false early for no reason.
 func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	if !p.state.CompareAndSwap(pollerAwake, pollerAsleep) {
 		timeoutNs = 0 // rung since the last time: only look
@@ -71,7 +100,7 @@ func (p *Poller) Wait(timeoutNs int64) (bool, error) {
 	if ready {
 		timeoutNs = 0
 	}
-	fromKernel, err := p.sleeper.sleep(timeoutNs)
+	fromKernel, err := p.sleeper.sleep(timeoutNs, p.extra)
 	if p.state.Swap(pollerAwake) == pollerRung {
 		p.sleeper.hush()
 		for _, port := range p.ports {

@@ -37,8 +37,10 @@ func (s *sleeper) open(hasDescriptors, hold bool) error {
 	return nil
 }
 
-// sleep returns true if one of s.fds has something.
-func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
+func (s *sleeper) watches() bool { return s.eventFD >= 0 }
+
+// sleep returns true if one of s.fds has something. What sources have is noted in them.
+func (s *sleeper) sleep(timeoutNs int64, sources []*Source) (bool, error) {
 	if s.eventFD < 0 {
 		s.channelSleeper.sleep(timeoutNs)
 		return false, nil
@@ -47,22 +49,35 @@ func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
 	for _, fd := range s.fds {
 		s.polled = append(s.polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
+	for _, x := range sources {
+		events := int16(unix.POLLIN)
+		if x.Write {
+			events |= unix.POLLOUT
+		}
+		s.polled = append(s.polled, unix.PollFd{Fd: int32(x.FD), Events: events})
+	}
+	n, errno := s.poll(timeoutNs)
+	return s.ready(n, errno, sources)
+}
+
+// poll sleeps in the kernel.
+func (s *sleeper) poll(timeoutNs int64) (int, syscall.Errno) {
 	switch {
 	case timeoutNs == 0:
-		return s.ready(s.hold(0))
+		return s.hold(0)
 	case !s.holds:
-		return s.ready(s.block(timeoutNs))
+		return s.block(timeoutNs)
 	case timeoutNs > 0 && timeoutNs <= holdNs:
-		return s.ready(s.hold(timeoutNs))
+		return s.hold(timeoutNs)
 	}
-	n, err := s.hold(holdNs)
-	if n == 0 && err == 0 {
+	n, errno := s.hold(holdNs)
+	if n == 0 && errno == 0 {
 		if timeoutNs > 0 {
 			timeoutNs -= holdNs
 		}
-		n, err = s.block(timeoutNs)
+		n, errno = s.block(timeoutNs)
 	}
-	return s.ready(n, err)
+	return n, errno
 }
 
 // hold polls without a word to the Go scheduler, which believes that this goroutine runs on. Otherwise every sleep, however short, gives the
@@ -86,16 +101,28 @@ func (s *sleeper) block(timeoutNs int64) (int, syscall.Errno) {
 }
 
 // ready judges what a poll has returned.
-func (s *sleeper) ready(n int, err syscall.Errno) (bool, error) {
+func (s *sleeper) ready(n int, err syscall.Errno, sources []*Source) (bool, error) {
+	const failed = unix.POLLERR | unix.POLLHUP | unix.POLLNVAL
+	first := 1 + len(s.fds)
+	for i, x := range sources {
+		got := int16(0)
+		if n > 0 && err == 0 {
+			got = s.polled[first+i].Revents
+		}
+		x.Readable, x.Writable = got&(unix.POLLIN|failed) != 0, got&(unix.POLLOUT|failed) != 0
+	}
 	switch {
 	case err == unix.EINTR:
 		return false, nil
 	case err != 0:
 		return false, fmt.Errorf("link: poll: %w", err)
-	case n > 0 && s.polled[0].Revents != 0:
-		n--
 	}
-	return n > 0, nil
+	for i := range s.polled[1:first] {
+		if s.polled[1+i].Revents != 0 {
+			return n > 0, nil
+		}
+	}
+	return false, nil
 }
 
 // ring wakes the sleeper.

@@ -13,7 +13,9 @@ func (s *sleeper) open(bool, bool) error {
 	return nil
 }
 
-func (s *sleeper) sleep(timeoutNs int64) (bool, error) {
+func (s *sleeper) watches() bool { return false }
+
+func (s *sleeper) sleep(timeoutNs int64, _ []*Source) (bool, error) {
 	s.channelSleeper.sleep(timeoutNs)
 	return false, nil
 }

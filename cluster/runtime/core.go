@@ -40,10 +40,7 @@ func (r *Runtime) core() {
 		}
 		more := r.turn(began)
 		r.stats.turn(nearBootNs() - began)
-		if more {
-			continue
-		}
-		if err := r.sleep(); err != nil {
+		if err := r.sleep(more); err != nil {
 			r.fail(err)
 		}
 	}
@@ -51,13 +48,11 @@ func (r *Runtime) core() {
 
 // turn does everything once; it returns whether there is more to do at once.
 func (r *Runtime) turn(began int64) bool {
-	more, errs := intake(r.ports, began, r.sanBuf[:0], func(frames []cluster.SANFrame) { r.node.Frames(nearBootNs(), frames) })
-	for _, err := range errs {
-		if !errors.Is(err, link.ErrDown) && !errors.Is(err, link.ErrGone) {
-			r.stats.sanErrors.Inc()
-		}
-		r.log.Warn("a SAN interface reports", "err", err) // once for each time it goes down
+	if r.arrived {
+		r.arrived = r.takeFrames(began)
 	}
+	more := r.arrived
+	r.readPeers()
 	for _, item := range r.inbox.take() {
 		r.feed(item)
 	}
@@ -70,6 +65,18 @@ func (r *Runtime) turn(began int64) bool {
 	more = r.busy || r.again || r.inbox.waiting()
 	r.again = false
 	r.flush()
+	return more
+}
+
+// takeFrames hands over what the SAN ports have received before the turn began, and returns whether something may be left.
+func (r *Runtime) takeFrames(began int64) bool {
+	more, errs := intake(r.ports, began, r.sanBuf[:0], r.hand)
+	for _, err := range errs {
+		if !errors.Is(err, link.ErrDown) && !errors.Is(err, link.ErrGone) {
+			r.stats.sanErrors.Inc()
+		}
+		r.log.Warn("a SAN interface reports", "err", err) // once for each time it goes down
+	}
 	return more
 }
 
@@ -91,22 +98,24 @@ func (r *Runtime) flush() {
 	r.flushes = r.flushes[:0]
 }
 
-// sleep waits for frames, for the inbox, or for the node's next tick.
-func (r *Runtime) sleep() error {
+// sleep waits for frames, for peers, for the inbox, or for the node's next tick; if there is more to do at once it only looks what has come.
+func (r *Runtime) sleep(more bool) error {
 	now := nearBootNs()
 	wait := min(r.nextNs-now, sleepMaxNs)
-	if wait <= 0 {
-		return nil
+	if more || wait < 0 {
+		wait = 0
 	}
 	until := now + wait
-	if r.woke {
+	if r.woke && wait > 0 {
 		r.woke = false
 		goruntime.Gosched() // they run first: see link.NewHoldingPoller
 	}
-	if _, err := r.poller.Load().Wait(wait); err != nil {
+	arrived, err := r.poller.Load().Wait(wait)
+	if err != nil {
 		return fmt.Errorf("runtime: wait for frames: %w", err)
 	}
-	if now = nearBootNs(); now > until {
+	r.arrived = r.arrived || arrived
+	if now = nearBootNs(); wait > 0 && now > until {
 		r.stats.late(now - until)
 	}
 	return nil
@@ -117,14 +126,7 @@ func (r *Runtime) feed(item any) {
 	now := nearBootNs()
 	switch x := item.(type) {
 	case peerFrames:
-		if r.conns[x.conn.id] == x.conn { // else its PeerDown has been said
-			for _, m := range x.msgs {
-				if m.Heartbeat != nil && m.Relay == nil {
-					x.conn.beat(now)
-				}
-				r.node.Peer(now, x.conn.id, m)
-			}
-		}
+		r.peerFrames(x)
 		x.conn.consumed(x.bytes)
 	case diskEvent:
 		r.disks.event(now, x)
@@ -158,6 +160,20 @@ func (r *Runtime) feed(item any) {
 	}
 }
 
+// peerFrames hands a connection's messages to the node.
+func (r *Runtime) peerFrames(x peerFrames) {
+	if r.conns[x.conn.id] != x.conn {
+		return // its PeerDown has been said
+	}
+	now := nearBootNs()
+	for _, m := range x.msgs {
+		if m.Heartbeat != nil && m.Relay == nil {
+			x.conn.beat(now)
+		}
+		r.node.Peer(now, x.conn.id, m)
+	}
+}
+
 func (r *Runtime) stored(now int64, d storageDone) {
 	if d.err != nil {
 		r.fail(fmt.Errorf("this node's own state cannot be written, so it must not go on; is the file system of %s full or read-only? %w", r.opt.Dir, d.err))
@@ -183,15 +199,17 @@ func (r *Runtime) connUp(now int64, c *peerConn) {
 		r.node.PeerDown(now, c.id, false)
 	}
 	r.conns[c.id] = c
+	r.watchPeer(c)
 	c.gaps = r.stats.beatSecs.WithLabelValues(strconv.FormatUint(uint64(c.id), 10))
 	if d := c.realDiff; d > time.Second || d < -time.Second {
 		r.log.Warn("a peer's wall clock differs; set both by NTP", "peer", c.id, "by", d.Round(time.Millisecond))
 	}
-	r.log.Info("connected to a peer", "peer", c.id, "addr", c.c.RemoteAddr().String())
+	r.log.Info("connected to a peer", "peer", c.id, "addr", c.remote)
 	r.node.PeerUp(now, c.id)
 }
 
 func (r *Runtime) connDown(now int64, x connDown) {
+	r.dropPeer(x.conn)
 	if r.conns[x.conn.id] != x.conn {
 		return // it was replaced, or never current
 	}

@@ -15,7 +15,8 @@
 //
 // All belong to a Runtime and have ended when its Done is closed. They, and the bounds of their queues:
 //
-//	core       owns cluster.Node. Sleeps in a link.Poller over all SAN ports; every queue below wakes it.
+//	core       owns cluster.Node. Sleeps in a link.Poller over all SAN ports and, where those are plain TCP, its peers' connections,
+//	           which it reads itself; every queue below wakes it.
 //	storage    Raft log and small durable values: one bbolt transaction for all that has queued. Raft's own limit of
 //	           uncommitted bytes bounds the queue.
 //	disk       one per disk: drains its queue into one store.Disk.Step. Bounded by the owners' credit (A.3 Quota); a queue
@@ -23,9 +24,10 @@
 //	sync       one per disk: store.SyncJob.Run, while disk goes on with the next Step.
 //	listener   accepts peers, at most handshakesMax in the handshake at once.
 //	dialer     one per peer: keeps one connection. The node with the larger id dials at once, the other one after a while.
-//	reader     one per peer connection; blocks when the core does not keep up (TCP then holds the peer back).
-//	writer     one per peer connection: takes all that has queued in one writev. A queue beyond peerQueueBytesMax breaks the
-//	           connection.
+//	reader     one per peer connection that the core does not read, such as one that Transport has wrapped; blocks when the core
+//	           does not keep up (TCP then holds the peer back).
+//	writer     one per peer connection: what is too much for the core to send it takes in one writev. A queue beyond
+//	           peerQueueBytesMax breaks the connection.
 //	admin      net/http's own, per socket. A request waits for the core's answer; the node takes 256 of them at once.
 //	watch      looks at carrier and MTU a few times a second, opens interfaces that were missing, keeps the peers' addresses
 //	           for the guardian. The clocks are compared by the core itself.

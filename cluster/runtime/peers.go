@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +8,11 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"clade/aoe/link"
 	"clade/cluster"
 	"clade/raid"
 )
@@ -26,7 +25,6 @@ const (
 	peerBatchBytes = 512 << 10
 	// peerInboxBytesMax bounds what one peer has waiting in the core's inbox; its reader then stops reading.
 	peerInboxBytesMax = 32 << 20
-	readBufferBytes   = 256 << 10
 	handshakesMax     = 64
 
 	redialMin = 20 * time.Millisecond
@@ -50,24 +48,28 @@ type peerFrames struct {
 	bytes int
 }
 
-// peerConn is one connection to a peer.
+// peerConn is one connection to a peer. Where the core can sleep on it, it reads and mostly writes itself (direct.go); else two goroutines do.
 type peerConn struct {
 	id       raid.NodeID
 	dialled  raid.NodeID // who made it
-	c        net.Conn
+	remote   string
+	c        net.Conn // nil: sock is it
+	sock     *socket
 	out      *lanes[*cluster.PeerMessage]
 	since    int64
 	realDiff time.Duration // the peer's CLOCK_REALTIME minus ours at the handshake
 	done     chan struct{} // closed when the reader has ended
 	once     sync.Once
 
-	enc       encoder         // of whoever sends: the writer's goroutine, or the core's in flush
-	raw       syscall.RawConn // nil: only the writer sends
-	sending   []*cluster.PeerMessage
-	bufs      net.Buffers
-	sent      int
-	rest      []byte // what flush has left for the writer
-	writeOnce func(fd uintptr) bool
+	enc     encoder // of whoever sends: the writer's goroutine, or the core's in flush
+	sending []*cluster.PeerMessage
+	rest    []byte // what flush has left for the writer
+
+	dec     *decoder    // of the core, as are:
+	source  link.Source // of sock
+	over    bool        // the core reads and writes nothing more
+	ended   chan error  // capacity 1: why
+	dropped chan struct{}
 
 	inbox atomic.Int64  // bytes in the core's inbox
 	drain chan struct{} // capacity 1: the core has taken some
@@ -78,22 +80,32 @@ type peerConn struct {
 	rxBytes, txBytes, rxMsgs, txMsgs atomic.Uint64
 }
 
-func newPeerConn(id, dialled raid.NodeID, c net.Conn, peerRealNs int64) *peerConn {
-	p := &peerConn{id: id, dialled: dialled, c: c, out: newLanes[*cluster.PeerMessage](peerQueueBytesMax), since: bootNs(),
-		realDiff: time.Duration(peerRealNs - realNs()), done: make(chan struct{}), drain: make(chan struct{}, 1)}
-	if tcp, ok := c.(*net.TCPConn); ok { // of others nobody knows what a write does
-		if raw, err := tcp.SyscallConn(); err == nil {
-			p.raw, p.writeOnce = raw, p.tryWrite
+// newPeerConn returns a connection after its handshake; direct: the core is to read it, if it is one of TCP's own.
+func newPeerConn(id, dialled raid.NodeID, c net.Conn, peerRealNs int64, direct bool) (*peerConn, error) {
+	p := &peerConn{id: id, dialled: dialled, remote: c.RemoteAddr().String(), c: c, out: newLanes[*cluster.PeerMessage](peerQueueBytesMax),
+		since: bootNs(), realDiff: time.Duration(peerRealNs - realNs()), done: make(chan struct{}), drain: make(chan struct{}, 1)}
+	if tcp, ok := c.(*net.TCPConn); ok && direct { // of others nobody knows what a read or a write does
+		sock, err := takeSocket(tcp)
+		if err != nil {
+			return nil, fmt.Errorf("runtime: a peer's connection: %w", err)
 		}
+		p.c, p.sock, p.dec = nil, sock, newDecoder()
+		p.source.FD = sock.fd
+		p.ended, p.dropped = make(chan error, 1), make(chan struct{})
 	}
-	return p
+	return p, nil
 }
 
 // kill breaks the connection, from any goroutine; its connDown follows.
 func (p *peerConn) kill() {
 	p.once.Do(func() {
 		p.out.close()
-		_ = p.c.Close() // nothing follows on it
+		if p.sock == nil {
+			_ = p.c.Close() // nothing follows on it
+			return
+		}
+		p.sock.shutdown()
+		p.end(net.ErrClosed)
 	})
 }
 
@@ -124,14 +136,14 @@ func (p *peerConn) write() {
 			return
 		}
 		if len(p.rest) > 0 {
-			if _, err := p.c.Write(p.rest); err != nil {
+			n, err := p.writeAll(net.Buffers{p.rest})
+			p.txBytes.Add(uint64(n))
+			p.rest = p.rest[:0]
+			if err != nil {
 				return // the reader reports the end
 			}
-			p.txBytes.Add(uint64(len(p.rest)))
-			p.rest = p.rest[:0]
 		}
-		bufs := p.enc.encode(msgs)
-		n, err := bufs.WriteTo(p.c)
+		n, err := p.writeAll(p.enc.encode(msgs))
 		p.txBytes.Add(uint64(n))
 		p.txMsgs.Add(uint64(len(msgs)))
 		clear(msgs)
@@ -141,37 +153,54 @@ func (p *peerConn) write() {
 	}
 }
 
+// writeAll writes all of bufs, and waits where it must.
+func (p *peerConn) writeAll(bufs net.Buffers) (int, error) {
+	if p.sock != nil {
+		return p.sock.write(bufs)
+	}
+	n, err := bufs.WriteTo(p.c)
+	return int(n), err
+}
+
 // read is the reader's goroutine: it returns why the connection ended. Messages that have arrived together go to the core
 // together.
 func (p *peerConn) read(put func(any) bool) error {
-	r := bufio.NewReaderSize(p.c, readBufferBytes)
+	d := newDecoder()
 	for {
-		batch := peerFrames{conn: p}
-		for {
-			m, n, err := readMessage(r)
-			if err != nil {
-				if len(batch.msgs) > 0 {
-					p.inbox.Add(int64(batch.bytes))
-					put(batch)
-				}
-				return err
+		n, err := p.c.Read(d.room())
+		d.got(n)
+		batch, derr := p.decode(d)
+		if len(batch.msgs) > 0 {
+			full := p.inbox.Add(int64(batch.bytes)) > peerInboxBytesMax
+			if !put(batch) {
+				return net.ErrClosed
 			}
-			batch.msgs = append(batch.msgs, m)
-			batch.bytes += n
-			if batch.bytes >= peerBatchBytes || !wholeMessageBuffered(r) {
-				break
+			for full {
+				<-p.drain // the core empties its inbox also while it stops
+				full = p.inbox.Load() > peerInboxBytesMax
 			}
 		}
-		p.rxBytes.Add(uint64(batch.bytes))
-		p.rxMsgs.Add(uint64(len(batch.msgs)))
-		full := p.inbox.Add(int64(batch.bytes)) > peerInboxBytesMax
-		if !put(batch) {
-			return net.ErrClosed
+		if err == nil {
+			err = derr
 		}
-		for full {
-			<-p.drain // the core empties its inbox also while it stops
-			full = p.inbox.Load() > peerInboxBytesMax
+		if err != nil {
+			return err
 		}
+	}
+}
+
+// decode takes all messages that have come as a whole.
+func (p *peerConn) decode(d *decoder) (batch peerFrames, err error) {
+	batch.conn = p
+	for {
+		m, n, err := d.next()
+		if err != nil || m == nil {
+			p.rxBytes.Add(uint64(batch.bytes))
+			p.rxMsgs.Add(uint64(len(batch.msgs)))
+			return batch, err
+		}
+		batch.msgs = append(batch.msgs, m)
+		batch.bytes += n
 	}
 }
 
@@ -183,6 +212,7 @@ type mesh struct {
 	log       *slog.Logger
 	put       func(any) bool
 	join      func(context.Context, *hello, *welcome) error // answers a hello of purpose join
+	direct    bool                                          // the core reads connections itself
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -309,7 +339,11 @@ func (m *mesh) connect(ctx context.Context, id raid.NodeID, addr string) error {
 		_ = c.Close() // the first error says more
 		return err
 	}
-	m.serve(newPeerConn(id, m.id.Node, c, w.RealNs))
+	p, err := newPeerConn(id, m.id.Node, c, w.RealNs, m.direct)
+	if err != nil {
+		return err
+	}
+	m.serve(p)
 	return nil
 }
 
@@ -325,11 +359,28 @@ func (m *mesh) serve(p *peerConn) {
 	m.count(p.id, 1)
 	m.mu.Unlock()
 	m.put(connUp{p})
-	m.wg.Go(p.write)
-	err := p.read(m.put)
+	written := make(chan struct{})
+	m.wg.Go(func() {
+		defer close(written)
+		p.write()
+	})
+	var err error
+	if p.sock != nil {
+		err = <-p.ended
+	} else {
+		err = p.read(m.put)
+	}
 	p.kill()
 	m.put(connDown{p, err})
 	close(p.done)
+	if p.sock != nil { // nobody may use the number of a descriptor that is closed
+		<-written
+		select {
+		case <-p.dropped:
+		case <-m.ctx.Done(): // the core has ended
+		}
+		p.sock.close()
+	}
 	m.mu.Lock()
 	delete(m.conns, p)
 	m.count(p.id, -1)
@@ -405,7 +456,7 @@ func (m *mesh) welcome(c net.Conn) (*peerConn, error) {
 	_ = c.SetDeadline(time.Time{})
 	switch h.Purpose {
 	case purposePeer:
-		return newPeerConn(h.Node, h.Node, c, h.RealNs), nil
+		return newPeerConn(h.Node, h.Node, c, h.RealNs, m.direct)
 	case purposeDeath:
 		m.put(deathNotice{h.Node, h.Term})
 	}

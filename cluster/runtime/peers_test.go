@@ -258,7 +258,10 @@ func TestTheCoreAndTheWriterSendOneStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer far.Close()
-	p := newPeerConn(2, 1, near, realNs())
+	p, err := newPeerConn(2, 1, near, realNs(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer p.kill()
 	n := 0
 	send := func() {
@@ -279,12 +282,9 @@ func TestTheCoreAndTheWriterSendOneStream(t *testing.T) {
 		send()
 	}
 	go p.write()
-	next, r := 0, bufio.NewReader(far)
+	next, d := 0, newDecoder()
 	read := func() {
-		m, _, err := readMessage(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := receive(t, far, d)
 		if next++; int(m.Request.Rec.Seq) != next || len(m.Request.Rec.Blocks) != 1+next%14 {
 			t.Fatalf("message %d with %d blocks arrived as number %d", m.Request.Rec.Seq, len(m.Request.Rec.Blocks), next)
 		}
@@ -295,6 +295,69 @@ func TestTheCoreAndTheWriterSendOneStream(t *testing.T) {
 	}
 	for next < n {
 		read()
+	}
+}
+
+// receive reads the next message of a connection.
+func receive(t *testing.T, c net.Conn, d *decoder) *cluster.PeerMessage {
+	t.Helper()
+	for {
+		m, _, err := d.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m != nil {
+			return m
+		}
+		n, err := c.Read(d.room())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.got(n)
+	}
+}
+
+// Messages are the same however the stream is cut, and whether they fit the buffer or not.
+func TestMessagesArriveHoweverTheStreamIsCut(t *testing.T) {
+	var stream []byte
+	var e encoder
+	const n = 300
+	for i := 1; i <= n; i++ {
+		m := request(i)
+		for range []int{0, 1, 13, 120}[i%4] {
+			m.Request.Rec.Blocks = append(m.Request.Rec.Blocks, m.Request.Rec.Blocks[0])
+		}
+		for _, b := range e.encode([]*cluster.PeerMessage{m}) {
+			stream = append(stream, b...)
+		}
+	}
+	for _, most := range []int{1, 7, 4096, 100_000, 1 << 20} {
+		d, rest, next := newDecoder(), stream, 0
+		for len(rest) > 0 {
+			took := copy(d.room(), rest[:min(most, len(rest))])
+			if took == 0 {
+				t.Fatal("no room for what follows")
+			}
+			rest = rest[took:]
+			d.got(took)
+			for {
+				m, _, err := d.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m == nil {
+					break
+				}
+				next++
+				last := m.Request.Rec.Blocks[len(m.Request.Rec.Blocks)-1]
+				if int(m.Request.Rec.Seq) != next || last.Data[raid.BlockBytes-1] != byte(next) {
+					t.Fatalf("at most %d bytes at a time: message %d arrived as number %d", most, m.Request.Rec.Seq, next)
+				}
+			}
+		}
+		if next != n {
+			t.Errorf("at most %d bytes at a time: %d messages of %d", most, next, n)
+		}
 	}
 }
 
@@ -343,10 +406,22 @@ func FuzzReadHello(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var h hello
 		_ = readHello(bytes.NewReader(data), &h, &h.Hello)
-		r := bufio.NewReader(bytes.NewReader(data))
-		for {
-			if _, _, err := readMessage(r); err != nil {
-				return
+		d := newDecoder()
+		for len(data) > 0 {
+			n := copy(d.room(), data[:1+len(data)/2])
+			data = data[n:]
+			d.got(n)
+			for {
+				m, _, err := d.next()
+				if err != nil {
+					return
+				}
+				if m == nil {
+					break
+				}
+			}
+			if len(d.room()) == 0 {
+				t.Fatal("no room for what follows")
 			}
 		}
 	})

@@ -62,11 +62,14 @@ type Runtime struct {
 	poller  atomic.Pointer[link.Poller]
 	ports   []*sanPort
 	sanBuf  []cluster.SANFrame
+	hand    func([]cluster.SANFrame)  // gives them to the node
 	conns   map[raid.NodeID]*peerConn // current connection of each peer
+	direct  []*peerConn               // that the core reads
 	flushes []*peerConn               // that have something new to send
 	calls   map[uint64]*adminCall
 	callID  uint64
 	nextNs  int64
+	arrived bool   // SAN ports have, or may have, frames
 	again   bool   // the node was fed while effects were executed: no sleep before the next turn
 	woke    bool   // other goroutines have been made ready to run since the core slept last
 	busy    bool   // more has come while this turn went on: other goroutines shall help
@@ -93,6 +96,7 @@ func Start(opt Options) (*Runtime, error) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.inbox.wake = r.wake
+	r.hand = func(frames []cluster.SANFrame) { r.node.Frames(nearBootNs(), frames) }
 	r.stats = newMetrics(r)
 	if err := r.open(); err != nil {
 		r.closeAll()
@@ -137,6 +141,7 @@ func (r *Runtime) open() error {
 	if err := r.openPorts(); err != nil {
 		return err
 	}
+	r.mesh.direct = r.poller.Load().Watches()
 	if err := r.newNode(); err != nil {
 		return err
 	}
@@ -194,6 +199,9 @@ func (r *Runtime) newPoller() error {
 		return fmt.Errorf("runtime: %w", err)
 	}
 	if old := r.poller.Swap(poller); old != nil {
+		for _, s := range old.Sources() {
+			poller.Watch(s)
+		}
 		old.Close()
 	}
 	return nil

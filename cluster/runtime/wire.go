@@ -1,9 +1,7 @@
 package runtime
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net"
 
 	"clade/cluster"
@@ -37,38 +35,90 @@ func (e *encoder) encode(msgs []*cluster.PeerMessage) net.Buffers {
 	return bufs
 }
 
-// readMessage reads one message and how many bytes it took.
-func readMessage(r *bufio.Reader) (*cluster.PeerMessage, int, error) {
-	var head [cluster.FrameHeaderBytes]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, 0, err
+const (
+	readBufferBytes = 256 << 10
+	// longBytes is from which length on a message of which only a part has come is received where it will stay.
+	longBytes = 32 << 10
+)
+
+// decoder cuts what a connection brings into messages: what has been read into room is told with got, and comes out of next.
+type decoder struct {
+	buf      []byte
+	from, to int // of buf: what has come and is not taken
+	head     [cluster.FrameHeaderBytes]byte
+	body     []byte // of a long message of which a part has come, nil: none
+	have     int    // how much of body
+}
+
+func newDecoder() *decoder { return &decoder{buf: make([]byte, readBufferBytes)} }
+
+// room returns where to read to; it is never empty after next has returned nil.
+func (d *decoder) room() []byte {
+	if d.body != nil {
+		return d.body[d.have:]
 	}
-	n, err := cluster.FrameLength(head[:])
-	if err != nil {
-		return nil, 0, err
+	return d.buf[d.to:]
+}
+
+// got says that n bytes of room have been filled.
+func (d *decoder) got(n int) {
+	if d.body != nil {
+		d.have += n
+		return
 	}
-	body := make([]byte, n) // belongs to the message
-	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, 0, err
+	d.to += n
+}
+
+// next returns a message that has come as a whole, and how many bytes it took; nil and no error if there is none.
+func (d *decoder) next() (*cluster.PeerMessage, int, error) {
+	if d.body == nil {
+		whole, err := d.begin()
+		if err != nil || !whole {
+			return nil, 0, err
+		}
 	}
-	if err := cluster.CheckFrame(head[:], body); err != nil {
+	if d.have < len(d.body) {
+		return nil, 0, nil
+	}
+	body := d.body // belongs to the message
+	d.body, d.have = nil, 0
+	if err := cluster.CheckFrame(d.head[:], body); err != nil {
 		return nil, 0, err
 	}
 	m, err := cluster.DecodeMessage(body)
-	return m, n + len(head), err
+	return m, len(body) + len(d.head), err
 }
 
-// wholeMessageBuffered reports whether readMessage would return without waiting.
-func wholeMessageBuffered(r *bufio.Reader) bool {
-	if r.Buffered() < cluster.FrameHeaderBytes {
-		return false
+// begin makes body that of the next message, if that has come as a whole or is long.
+func (d *decoder) begin() (bool, error) {
+	in := d.buf[d.from:d.to]
+	n := 0
+	if len(in) >= len(d.head) {
+		var err error
+		if n, err = cluster.FrameLength(in); err != nil {
+			return false, err
+		}
 	}
-	head, err := r.Peek(cluster.FrameHeaderBytes)
-	if err != nil {
-		return false
+	need := n + len(d.head)
+	if len(in) < len(d.head) || len(in) < need && n < longBytes {
+		if d.from+need > len(d.buf) { // no place for the rest behind it
+			d.from, d.to = 0, copy(d.buf, in)
+		}
+		return false, nil
 	}
-	n, err := cluster.FrameLength(head)
-	return err == nil && r.Buffered() >= cluster.FrameHeaderBytes+n
+	d.head = [cluster.FrameHeaderBytes]byte(in)
+	in = in[len(d.head):min(len(in), need)]
+	if len(in) == n {
+		d.body = append(make([]byte, 0, n), in...)
+	} else {
+		d.body = make([]byte, n)
+		copy(d.body, in)
+	}
+	d.have = len(in)
+	if d.from += len(d.head) + len(in); d.from == d.to {
+		d.from, d.to = 0, 0
+	}
+	return true, nil
 }
 
 // messageBytes estimates a message's size for the queue's bound.
