@@ -33,6 +33,45 @@ type cachedReader interface {
 	ReadCached(p []byte, off int64) bool
 }
 
+// starter is a Device that may be able to do a WriteThrough by itself, while its caller goes on. StartThrough begins one if it can, and
+// then returns true; bell is an eventfd that is rung when it has ended. p stays as it is, and no other is begun, until EndThrough has taken
+// the outcome: WriteThrough's, or errUnderWay, or errAgain if it has to be done by WriteThrough after all; where it waits, never
+// errUnderWay. Both are called by whoever holds the disk, as is Close, which waits for a write that was begun.
+type starter interface {
+	StartThrough(p []byte, off int64, bell int) bool
+	EndThrough(wait bool) (int, error)
+}
+
+// How a write that was started may not have ended.
+var (
+	errUnderWay = errors.New("under way")
+	errAgain    = errors.New("to be written by somebody who may wait")
+)
+
+// uncacher is a Device that keeps what was read, and a starter that cannot begin to write over what is kept: somebody would have to wait
+// until it is dropped. uncache drops n bytes at off of it, none of which may be on their way to the device.
+type uncacher interface {
+	uncache(off, n int64)
+}
+
+// uncache drops what the device has kept of n bytes at off, if it keeps any.
+func uncache(dev Device, off, n int64) {
+	if u, ok := dev.(uncacher); ok {
+		u.uncache(off, n)
+	}
+}
+
+// memoryDevice is a Device that knows whether it is kept in memory: a WriteThrough is a copy, and waits for nothing.
+type memoryDevice interface {
+	InMemory() bool
+}
+
+// inMemory reports whether a WriteThrough waits for nothing.
+func inMemory(dev Device) bool {
+	m, ok := dev.(memoryDevice)
+	return ok && m.InMemory()
+}
+
 // readCached reads len(p) bytes at off, if nobody has to wait for that.
 func readCached(dev Device, p []byte, off int64) bool {
 	c, ok := dev.(cachedReader)
@@ -68,7 +107,13 @@ func writeFull(dev Device, p []byte, off int64) error {
 
 // writeDurable writes p at off through all caches.
 func writeDurable(dev Device, p []byte, off int64) error {
-	if n, err := dev.WriteThrough(p, off); err != nil || n < len(p) {
+	n, err := dev.WriteThrough(p, off)
+	return throughError(n, err, p, off)
+}
+
+// throughError is what the outcome of a WriteThrough says.
+func throughError(n int, err error, p []byte, off int64) error {
+	if err != nil || n < len(p) {
 		return fmt.Errorf("write %d bytes through at %d: %w", len(p), off, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -18,7 +19,7 @@ type Config struct {
 	AttachGen  uint64      // 0, or the generation that the cluster knows: a disk with an older one is a copy (B: M7)
 }
 
-// Disk is an open disk. One goroutine at a time calls its methods, but for SyncJob.Run.
+// Disk is an open disk. One goroutine at a time, which holds it, calls its methods, but for SyncJob.Run.
 type Disk struct {
 	dev   Device
 	cfg   Config
@@ -150,7 +151,8 @@ func (d *Disk) groupWanted() bool {
 }
 
 // SyncJob makes one group durable, or what is in the device's cache. Run may be called by another goroutine while the disk goes on and
-// another job runs.
+// another job runs. Or whoever holds the disk calls Start, and if that says true, Ended, and Run when there is an outcome: no other
+// goroutine has to be woken for the job.
 type SyncJob struct {
 	dev    Device
 	g      *group // nil: the device's cache
@@ -159,15 +161,75 @@ type SyncJob struct {
 	cp     *sliced     // the checkpoint under way when it began
 	covers slicedPhase // and how far it was
 
-	once sync.Once // the job's Run, or a flush that could not wait for it
-	err  error
+	state jobState  // written by whoever holds the disk, before the job is given to anybody
+	once  sync.Once // the job's Run, or a flush that could not wait for it
+	err   error
+}
+
+type jobState uint8
+
+const (
+	jobIdle    jobState = iota // Run does it
+	jobStarted                 // the device does it
+	jobEnded                   // the device has done it: err is the outcome
+)
+
+// quickBytesMax is how much is copied in less time than it takes to wake somebody for it.
+const quickBytesMax = 256 << 10
+
+// Quick reports whether Run waits for nothing and takes so little that whoever holds the disk had best call it at once: a group of
+// moderate size, on a device in memory.
+func (j *SyncJob) Quick() bool {
+	return j.g != nil && len(j.bytes) <= quickBytesMax && inMemory(j.dev)
+}
+
+// Start begins a group's job without waiting for it, where the device can do that; bell is an eventfd that is rung when it has ended:
+// then ask Ended. False: nothing was begun, and the job is to be Run. It is called at most once, before Run, by whoever holds the disk. The
+// bell rings for every job that was started, even if Run has its outcome already, as a flush inside another call may have called that;
+// it does not ring after Close.
+func (j *SyncJob) Start(bell int) bool {
+	if j.g == nil || j.state != jobIdle {
+		return false
+	}
+	s, ok := j.dev.(starter)
+	if !ok || !s.StartThrough(j.bytes, j.off, bell) {
+		return false
+	}
+	j.state = jobStarted
+	return true
+}
+
+// Ended reports whether the device is done with a job that was started. If so, Run returns the outcome without waiting, unless again says
+// that the device could not do the job without keeping somebody waiting: then it is like a job that was never started, and is to be Run, by
+// any goroutine that may wait. Ended never waits. It is called by whoever holds the disk, as is Run of a started job until Ended has said
+// so; that Run waits for the end, and does the job itself where again would be true.
+func (j *SyncJob) Ended() (ended, again bool) {
+	if j.state == jobStarted {
+		j.take(false)
+	}
+	return j.state != jobStarted, j.state == jobIdle
+}
+
+// take asks the device for the outcome of a started job.
+func (j *SyncJob) take(wait bool) {
+	n, err := j.dev.(starter).EndThrough(wait)
+	switch {
+	case errors.Is(err, errUnderWay):
+	case errors.Is(err, errAgain):
+		j.state = jobIdle
+	default:
+		j.state, j.err = jobEnded, throughError(n, err, j.bytes, j.off)
+	}
 }
 
 // Run does the job, once. Its error goes to EndSync.
 func (j *SyncJob) Run() error {
 	j.once.Do(func() {
+		if j.state == jobStarted {
+			j.take(true)
+		}
 		switch {
-		case j.dev == nil:
+		case j.state == jobEnded || j.dev == nil:
 		case j.g == nil:
 			j.err = j.dev.Sync()
 		default:
@@ -335,5 +397,5 @@ func (v *volume) durableEnd() raid.Seq {
 	return e
 }
 
-// Close lets go of the device. What was not answered may be lost.
+// Close lets go of the device, after the end of a job that was started. What was not answered may be lost.
 func (d *Disk) Close() error { return d.dev.Close() }

@@ -3,8 +3,13 @@
 // owner, and what it answers.
 //
 // A Disk has no goroutine and no clock. Step takes requests; BeginSync forms a group of what has queued and hands out a SyncJob that
-// writes it, the only thing that another goroutine may run; EndSync releases the answers that had to be durable. Background
-// applies, checkpoints and trims in bounded pieces. Given the same device contents and calls it does the same things.
+// writes it; EndSync releases the answers that had to be durable. Background applies, checkpoints and trims in bounded pieces. Given the
+// same device contents and calls it does the same things.
+//
+// A SyncJob is the only thing that another goroutine may run. Waking one takes about as long as many a device takes to write, so whoever
+// holds the disk can do without: Start has the kernel write a group and ring an eventfd at the end, on a file or block device that is
+// written past the page cache; and a group that is Quick, in memory, is run at once. What can be neither, and what the kernel gives back
+// because somebody would have to wait, is run by a goroutine that may.
 //
 // A group is one write through all caches, and makes nothing else durable. All that is written elsewhere waits in the device's cache for
 // a checkpoint's syncs; whatever of it a power cut takes, the journal since the last checkpoint makes again.

@@ -20,3 +20,9 @@ func PinnedMaxOf(size int64) int64 { return (&journal{size: size}).pinnedBytesMa
 func (j *SyncJob) On(dev Device) *SyncJob {
 	return &SyncJob{dev: dev, g: j.g, bytes: j.bytes, off: j.off}
 }
+
+// What a device says of a write that was started and has not ended.
+var (
+	ErrUnderWay = errUnderWay
+	ErrAgain    = errAgain
+)

@@ -1,12 +1,19 @@
 package store
 
-import "sync"
+import (
+	"errors"
+	"sync"
+)
 
 // FaultDevice makes a device fail on demand. The zero faults are none. It may be used by several goroutines.
 type FaultDevice struct {
 	Device
-	mu     sync.Mutex
-	faults Faults
+	mu      sync.Mutex
+	faults  Faults
+	started struct { // by StartThrough
+		n   int
+		off int64
+	}
 }
 
 // Faults are the errors that a FaultDevice returns instead of doing what it is asked: EIO, ENOSPC, or whatever a test needs.
@@ -64,15 +71,47 @@ func (d *FaultDevice) WriteAt(p []byte, off int64) (int, error) {
 
 // WriteThrough fails with Faults.Write in the range, and with Faults.Sync.
 func (d *FaultDevice) WriteThrough(p []byte, off int64) (int, error) {
-	f := d.current()
-	if f.Write != nil && f.hit(len(p), off) {
-		return 0, f.Write
-	}
-	if f.Sync != nil {
-		return 0, f.Sync
+	if err := d.throughFault(len(p), off); err != nil {
+		return 0, err
 	}
 	return d.Device.WriteThrough(p, off)
 }
+
+func (d *FaultDevice) throughFault(n int, off int64) error {
+	f := d.current()
+	if f.Write != nil && f.hit(n, off) {
+		return f.Write
+	}
+	return f.Sync
+}
+
+// StartThrough is the device's own, but false where WriteThrough would fail.
+func (d *FaultDevice) StartThrough(p []byte, off int64, bell int) bool {
+	s, ok := d.Device.(starter)
+	if !ok || d.throughFault(len(p), off) != nil {
+		return false
+	}
+	d.started.n, d.started.off = len(p), off
+	return s.StartThrough(p, off, bell)
+}
+
+// EndThrough fails as WriteThrough would by now, when what was started has ended.
+func (d *FaultDevice) EndThrough(wait bool) (int, error) {
+	n, err := d.Device.(starter).EndThrough(wait)
+	if errors.Is(err, errUnderWay) || errors.Is(err, errAgain) {
+		return n, err
+	}
+	if ferr := d.throughFault(d.started.n, d.started.off); ferr != nil {
+		return 0, ferr
+	}
+	return n, err
+}
+
+// uncache is the device's own.
+func (d *FaultDevice) uncache(off, n int64) { uncache(d.Device, off, n) }
+
+// InMemory is the device's own.
+func (d *FaultDevice) InMemory() bool { return inMemory(d.Device) }
 
 // Sync fails with Faults.Sync.
 func (d *FaultDevice) Sync() error {

@@ -16,10 +16,12 @@ import (
 // fileDevice is a regular file or a block device that this process alone has open.
 type fileDevice struct {
 	f       *os.File
-	through *os.File // the same, with O_DSYNC and, where that is possible, O_DIRECT
+	through *os.File    // the same, with O_DSYNC and, where that is possible, O_DIRECT
+	direct  atomic.Bool // through has O_DIRECT
 	size    int64
 	memory  bool        // the file system is in memory: no read waits
 	waits   atomic.Bool // it cannot say whether a read would wait
+	aio     aioWrite
 
 	syncing sync.Mutex // held during Sync
 	mu      sync.Mutex
@@ -47,21 +49,22 @@ func OpenFile(path string) (Device, error) {
 	}
 	d, err := lockFile(f)
 	if err == nil {
-		d.through, err = openThrough(path, f)
+		var direct bool
+		if d.through, direct, err = openThrough(path, f); err == nil {
+			d.direct.Store(direct)
+			return d, nil
+		}
 	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("store: %s: %w", path, err)
-	}
-	return d, nil
+	_ = f.Close()
+	return nil, fmt.Errorf("store: %s: %w", path, err)
 }
 
 // openThrough opens the file f once more, for writes that are durable when they return. They go past the page cache where the file
-// system can do that: one that goes through it costs a copy. Block devices are not asked for exclusively a second time.
-func openThrough(path string, f *os.File) (*os.File, error) {
-	t, err := os.OpenFile(path, os.O_RDWR|unix.O_DSYNC, 0)
+// system can do that (direct): one that goes through it costs a copy. Block devices are not asked for exclusively a second time.
+func openThrough(path string, f *os.File) (t *os.File, direct bool, err error) {
+	t, err = os.OpenFile(path, os.O_RDWR|unix.O_DSYNC, 0)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	mine, err := f.Stat()
 	if err == nil {
@@ -71,15 +74,16 @@ func openThrough(path string, f *os.File) (*os.File, error) {
 		}
 	}
 	if err == nil {
-		if derr := setDirect(t, true); derr != nil && !errors.Is(derr, unix.EINVAL) {
+		derr := setDirect(t, true)
+		if direct = derr == nil; !direct && !errors.Is(derr, unix.EINVAL) {
 			err = derr
 		}
 	}
 	if err != nil {
 		_ = t.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return t, nil
+	return t, direct, nil
 }
 
 // setDirect switches O_DIRECT; EINVAL: the file system has none.
@@ -175,6 +179,7 @@ func (d *fileDevice) WriteThrough(p []byte, off int64) (int, error) {
 	}
 	n, err := d.through.WriteAt(p, off)
 	if n == 0 && errors.Is(err, unix.EINVAL) && setDirect(d.through, false) == nil {
+		d.direct.Store(false)
 		n, err = d.through.WriteAt(p, off)
 	}
 	if err != nil {
@@ -231,5 +236,7 @@ func (d *fileDevice) fault() error {
 
 func (d *fileDevice) Size() int64 { return d.size }
 
-// Close closes both descriptors, the one that holds the lock last.
-func (d *fileDevice) Close() error { return errors.Join(d.through.Close(), d.f.Close()) }
+// Close waits for a write that was started, and closes both descriptors, the one that holds the lock last.
+func (d *fileDevice) Close() error {
+	return errors.Join(d.aio.close(), d.through.Close(), d.f.Close())
+}

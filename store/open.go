@@ -52,6 +52,7 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 	if err := d.checkpointAt(d.oldestStart()); err != nil {
 		return nil, fmt.Errorf("store: disk %d: %w", d.super.Disk, err)
 	}
+	uncache(dev, d.jrn.base, d.jrn.size) // all of it was read, and nothing of it is again
 	return d, nil
 }
 
