@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
+	"clade/aoe/link"
 	"clade/membership"
 	"clade/raid"
 	"clade/store"
@@ -79,11 +81,34 @@ type diskManager struct {
 	slots  []*diskSlot
 	byID   map[raid.DiskID]*diskSlot
 	batch  []*raid.DiskRequest
+	bell   link.Source    // an eventfd that disks ring when a write has ended that they do by themselves; FD -1: none
 	wg     sync.WaitGroup // probes, recoveries, workers and syncers
 }
 
 func newDiskManager(r *Runtime, bootID raid.BootID) *diskManager {
-	return &diskManager{r: r, bootID: bootID, byID: map[raid.DiskID]*diskSlot{}}
+	m := &diskManager{r: r, bootID: bootID, byID: map[raid.DiskID]*diskSlot{}, bell: link.Source{FD: -1}}
+	if p := r.poller.Load(); p.Watches() {
+		if fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err == nil { // else goroutines wait for disks
+			m.bell.FD = fd
+			p.Watch(&m.bell)
+		}
+	}
+	return m
+}
+
+// collect takes what disks have done by themselves, if the bell has rung.
+func (m *diskManager) collect() {
+	if !m.bell.Readable {
+		return
+	}
+	m.bell.Readable = false
+	var count [8]byte
+	_, _ = unix.Read(m.bell.FD, count[:]) // it only has to be silent again
+	for _, s := range m.slots {
+		if s.state == slotOpen {
+			s.worker.collectNow(m.r.post)
+		}
+	}
 }
 
 // start probes all configured disks. Before the core runs.
@@ -293,7 +318,7 @@ func (m *diskManager) opened(now int64, x slotOpened) {
 	}
 	s.dev = nil // the disk's now
 	s.state = slotOpen
-	s.worker = newDiskWorker(s.id, s.path, x.disk, func(e diskEvent) { m.r.inbox.put(e) })
+	s.worker = newDiskWorker(s.id, s.path, x.disk, m.bell.FD, func(e diskEvent) { m.r.inbox.put(e) })
 	s.worker.stats = m.r.stats.disk(strconv.FormatUint(uint64(s.id), 10))
 	m.byID[s.id] = s
 	vols := x.disk.Volumes()
@@ -409,6 +434,10 @@ func (m *diskManager) close() {
 	for _, s := range m.slots {
 		m.closeDevice(s)
 	}
+	if m.bell.FD >= 0 {
+		_ = unix.Close(m.bell.FD) // nobody rings any more
+		m.bell.FD = -1
+	}
 }
 
 // LocalDisk is one of the node's paths of disks.
@@ -442,8 +471,8 @@ func (m *diskManager) list() []LocalDisk {
 	return out
 }
 
-// collect returns the disks' metrics. In the core's goroutine.
-func (m *diskManager) collect() []prometheus.Metric {
+// metrics returns the disks' metrics. In the core's goroutine.
+func (m *diskManager) metrics() []prometheus.Metric {
 	var out []prometheus.Metric
 	for _, s := range m.slots {
 		if s.state != slotOpen {

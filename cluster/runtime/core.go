@@ -53,6 +53,7 @@ func (r *Runtime) turn(began int64) bool {
 	}
 	more := r.arrived
 	r.readPeers()
+	r.disks.collect()
 	for _, item := range r.inbox.take() {
 		r.feed(item)
 	}

@@ -29,18 +29,22 @@ type diskEvent struct {
 }
 
 // diskWorker runs one open disk, which is whoever's holds own: a few requests that need not wait for the device are executed by the core
-// itself, as no goroutine has to be woken for that; everything else by the goroutine of run, which also applies and trims. Two others run
-// the jobs that the disk may have at a time, a group and a checkpoint's sync, and begin the next one. Requests are executed in the order
-// in which they were queued, and replies reach the core in the order in which the disk gave them.
+// itself, as no goroutine has to be woken for that; everything else by the goroutine of run, which also applies and trims. A group is
+// written by the device itself where that can be, which rings the core's bell when it has ended. Two more goroutines run other jobs, of
+// which the disk may have two at a time, a group and a checkpoint's sync. Requests are executed in the order in which they were queued, and
+// replies reach the core in the order in which the disk gave them.
 type diskWorker struct {
 	id   raid.DiskID
 	path string
 	post func(diskEvent)
+	bell int // eventfd on which the core sleeps, -1: none
 
-	own     sync.Mutex // before mu
-	disk    *store.Disk
-	syncing int  // jobs under way
-	stepped bool // since run looked last
+	own       sync.Mutex // before mu
+	disk      *store.Disk
+	syncing   int            // jobs under way
+	started   *store.SyncJob // the one that the device does
+	startedNs int64
+	stepped   bool // since run looked last
 
 	mu      sync.Mutex
 	queue   []*raid.DiskRequest
@@ -54,15 +58,15 @@ type diskWorker struct {
 	stats diskStats
 }
 
-func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, post func(diskEvent)) *diskWorker {
+func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, bell int, post func(diskEvent)) *diskWorker {
 	return &diskWorker{
-		id: id, path: path, disk: disk, post: post,
+		id: id, path: path, disk: disk, bell: bell, post: post,
 		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 2), done: make(chan struct{}),
 	}
 }
 
 // stepNow executes the first of reqs in the caller's goroutine, the one that calls enqueue, as far as that can be done at once, and returns the
-// others, and whether it has begun a job. post takes the replies; it must not block.
+// others, and whether it has made another goroutine ready to run. post takes the replies; it must not block.
 func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (rest []*raid.DiskRequest, begun bool) {
 	if len(reqs) > stepNowMax || !w.own.TryLock() {
 		return reqs, false
@@ -77,12 +81,9 @@ func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (re
 		return reqs, false
 	}
 	w.stepped = true
-	begun = w.startJobs()
-	if len(replies) > 0 {
-		post(diskEvent{worker: w, replies: replies})
-	}
 	w.stats.stepped(n, nearBootNs()-began)
-	return reqs[n:], begun
+	w.reply(replies, post)
+	return reqs[n:], w.startJobs(post)
 }
 
 // idle reports whether nothing is queued and the worker has not stopped.
@@ -92,13 +93,78 @@ func (w *diskWorker) idle() bool {
 	return !w.stopped && len(w.queue) == 0
 }
 
-// startJobs hands out what the disk wants done, and returns whether that is anything. Under own.
-func (w *diskWorker) startJobs() (begun bool) {
-	for job := w.begin(); job != nil; job = w.begin() {
-		w.jobs <- job
-		begun = true
+// collectNow is for the core, when the bell has rung.
+func (w *diskWorker) collectNow(post func(diskEvent)) {
+	if !w.own.TryLock() {
+		w.ring() // run, which is at work, sees to it
+		return
 	}
-	return begun
+	defer w.own.Unlock()
+	if w.collect(post) && w.over() {
+		w.ring() // run waits for the last job
+	}
+}
+
+// collect takes the outcome of the job that the device was doing, if it has ended, and goes on with the next ones. Under own.
+func (w *diskWorker) collect(post func(diskEvent)) bool {
+	if w.started == nil {
+		return false
+	}
+	ended, again := w.started.Ended()
+	if !ended {
+		return false
+	}
+	job := w.started
+	if w.started = nil; again {
+		w.jobs <- job
+		return true
+	}
+	w.end(job, job.Run(), w.startedNs, post)
+	if !w.over() {
+		w.startJobs(post)
+	}
+	return true
+}
+
+// await waits for the job that the device is doing. Under own.
+func (w *diskWorker) await() {
+	if job := w.started; job != nil {
+		w.started = nil
+		w.end(job, job.Run(), w.startedNs, w.post)
+	}
+}
+
+// startJobs sees to what the disk wants done, and returns whether it has made a goroutine ready to run for that. Under own.
+func (w *diskWorker) startJobs(post func(diskEvent)) (woke bool) {
+	for job := w.begin(); job != nil; job = w.begin() {
+		if !w.launch(job, post) {
+			w.jobs <- job
+			woke = true
+		}
+	}
+	return woke
+}
+
+// launch has a job done without another goroutine, if that can be. Under own.
+func (w *diskWorker) launch(job *store.SyncJob, post func(diskEvent)) bool {
+	now := nearBootNs()
+	switch {
+	case job.Quick():
+		w.end(job, job.Run(), now, post)
+	case w.bell >= 0 && job.Start(w.bell):
+		w.started, w.startedNs = job, now
+	default:
+		return false
+	}
+	return true
+}
+
+// end takes a job's outcome. Under own.
+func (w *diskWorker) end(job *store.SyncJob, err error, beganNs int64, post func(diskEvent)) {
+	w.stats.synced(nearBootNs() - beganNs)
+	w.syncing--
+	w.stepped = true
+	w.reply(w.disk.EndSync(job, err), post)
 }
 
 // begin returns the next job that the disk wants done, nil if there is none. Under own.
@@ -176,27 +242,30 @@ func (w *diskWorker) runJobs() {
 	for job := range w.jobs {
 		for job != nil {
 			began := nearBootNs()
-			err := job.Run()
-			w.stats.synced(nearBootNs() - began)
-			job = w.ended(job, err)
+			job = w.ended(job, job.Run(), began)
 		}
 	}
 }
 
 // ended takes the outcome of a job and returns the next one for the same goroutine, if there is any.
-func (w *diskWorker) ended(job *store.SyncJob, err error) *store.SyncJob {
+func (w *diskWorker) ended(job *store.SyncJob, err error, beganNs int64) (mine *store.SyncJob) {
 	w.own.Lock()
 	defer w.own.Unlock()
-	w.syncing--
-	w.stepped = true
-	w.reply(w.disk.EndSync(job, err))
+	w.end(job, err, beganNs, w.post)
 	if w.over() {
 		w.ring() // run waits for the last job
 		return nil
 	}
-	next := w.begin()
-	w.startJobs()
-	return next
+	for next := w.begin(); next != nil; next = w.begin() {
+		switch {
+		case w.launch(next, w.post):
+		case mine == nil:
+			mine = next
+		default:
+			w.jobs <- next
+		}
+	}
+	return mine
 }
 
 // over reports whether the disk begins nothing any more. Under own.
@@ -253,12 +322,13 @@ type workLook struct {
 func (w *diskWorker) turn(look *workLook) (wait time.Duration, over bool, err error) {
 	w.own.Lock()
 	defer w.own.Unlock()
+	w.collect(w.post)
 	reqs, ok := w.take()
 	if ok && len(reqs) > 0 {
 		w.step(reqs)
 	}
 	if ok {
-		w.startJobs()
+		w.startJobs(w.post)
 	}
 	look.more = look.more || w.stepped || len(reqs) > 0
 	active := w.stepped
@@ -266,10 +336,12 @@ func (w *diskWorker) turn(look *workLook) (wait time.Duration, over bool, err er
 	if now := nearBootNs(); ok && look.more && (len(reqs) == 0 || now-look.lastNs > int64(backgroundEvery)) {
 		look.more, _ = w.disk.Background(now) // an error that matters is final: Failed says so
 		look.lastNs = now
-		w.reply(w.disk.Step(now, nil)) // what background work has released
-		w.startJobs()
+		w.reply(w.disk.Step(now, nil), w.post) // what background work has released
+		w.startJobs(w.post)
 	}
-	err = w.disk.Failed()
+	if err = w.disk.Failed(); err != nil || !ok {
+		w.await()
+	}
 	switch {
 	case (err != nil || !ok) && w.syncing > 0:
 		return backgroundIdle, false, nil // the last job rings
@@ -291,12 +363,12 @@ func (w *diskWorker) step(reqs []*raid.DiskRequest) {
 	replies := w.disk.Step(began, reqs)
 	w.stats.stepped(n, nearBootNs()-began)
 	w.giveBack(reqs)
-	w.reply(replies)
+	w.reply(replies, w.post)
 }
 
 // reply gives replies to the core. Under own, so that they stay in order.
-func (w *diskWorker) reply(replies []raid.DiskReply) {
+func (w *diskWorker) reply(replies []raid.DiskReply, post func(diskEvent)) {
 	if len(replies) > 0 {
-		w.post(diskEvent{worker: w, replies: replies})
+		post(diskEvent{worker: w, replies: replies})
 	}
 }

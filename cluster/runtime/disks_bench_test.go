@@ -85,7 +85,7 @@ func newStreamer(b *testing.B, path string, prepares int) *streamer {
 	if s.disk, err = store.Open(s.dev, store.Config{}); err != nil {
 		b.Fatal(err)
 	}
-	s.worker = newDiskWorker(3, path, s.disk, func(e diskEvent) {
+	s.worker = newDiskWorker(3, path, s.disk, -1, func(e diskEvent) {
 		for i := range e.replies {
 			s.replies <- e.replies[i]
 		}

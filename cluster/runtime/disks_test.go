@@ -3,8 +3,10 @@ package runtime
 import (
 	"errors"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,13 +21,15 @@ type testWorker struct {
 	*diskWorker
 	faults *store.FaultDevice
 	wg     sync.WaitGroup
+	rung   atomic.Int64
 
 	mu      sync.Mutex
 	events  []diskEvent
 	arrived *sync.Cond
 }
 
-func newTestWorker(t *testing.T) *testWorker {
+// newTestWorker returns a worker of a new disk. bell: the disk may do writes by itself.
+func newTestWorker(t *testing.T, bell bool) *testWorker {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := store.CreateFile(path, 64<<20); err != nil {
@@ -44,9 +48,18 @@ func newTestWorker(t *testing.T) *testWorker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.diskWorker = newDiskWorker(3, path, disk, w.posted)
+	fd := -1
+	if bell {
+		if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.diskWorker = newDiskWorker(3, path, disk, fd, w.posted)
 	m := newMetrics(nil)
 	w.stats = m.disk("3")
+	if bell {
+		w.listen(t, fd)
+	}
 	w.wg.Go(w.syncer)
 	w.wg.Go(w.run)
 	t.Cleanup(func() {
@@ -58,6 +71,30 @@ func newTestWorker(t *testing.T) *testWorker {
 	}
 	w.wait(3)
 	return w
+}
+
+// listen does what the core does when the bell rings.
+func (w *testWorker) listen(t *testing.T, bell int) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		var count [8]byte
+		for {
+			if _, err := unix.Read(bell, count[:]); err != nil || count[7] != 0 {
+				return
+			}
+			w.rung.Add(1)
+			w.collectNow(w.posted)
+		}
+	}()
+	t.Cleanup(func() { // before the worker stops: it must not need the core for that
+		last := [8]byte{7: 1}
+		if _, err := unix.Write(bell, last[:]); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		_ = unix.Close(bell) // of a test
+	})
 }
 
 func (w *testWorker) posted(e diskEvent) {
@@ -115,7 +152,23 @@ func (w *testWorker) wait(replies int) { w.until(func() bool { return len(w.repl
 // TestCoreAndWorkerShareADisk gives a stream of records and reads to a disk, partly to the core, partly to the worker: each record must find the
 // one before it, and each read what was written before it, or is refused for no reason.
 func TestCoreAndWorkerShareADisk(t *testing.T) {
-	w := newTestWorker(t)
+	t.Run("goroutines wait", func(t *testing.T) { shareADisk(t, newTestWorker(t, false)) })
+	t.Run("the disk rings", func(t *testing.T) {
+		w := newTestWorker(t, true)
+		shareADisk(t, w)
+		if w.rung.Load() > 0 {
+			return
+		}
+		const why = "the disk has done nothing by itself: has the file system of the temporary directory no O_DIRECT?"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	})
+}
+
+func shareADisk(t *testing.T, w *testWorker) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
 	const records = 1500
 	byCore, byWorker, id := 0, 0, uint64(0)
@@ -184,7 +237,13 @@ func reads(rs []raid.DiskReply) (id uint64) {
 }
 
 func TestADiskFailsWhileTheCoreUsesIt(t *testing.T) {
-	w := newTestWorker(t)
+	for _, bell := range []bool{false, true} {
+		failWhileUsed(t, newTestWorker(t, bell))
+	}
+}
+
+func failWhileUsed(t *testing.T, w *testWorker) {
+	t.Helper()
 	w.faults.Set(store.Faults{Sync: unix.EIO})
 	rec := &raid.Record{Epoch: 1, Seq: 1, BID: 1, Parts: raid.DiskSet{3}, Blocks: []raid.Block{{Gen: 1, Data: make([]byte, raid.BlockBytes)}}}
 	w.giveCore(&raid.DiskRequest{Kind: raid.ReqPrepare, Stream: 1, Rec: rec})

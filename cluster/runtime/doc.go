@@ -21,7 +21,8 @@
 //	           uncommitted bytes bounds the queue.
 //	disk       one per disk: drains its queue into one store.Disk.Step. Bounded by the owners' credit (A.3 Quota); a queue
 //	           beyond queueRequestsMax fails the disk's stream.
-//	sync       one per disk: store.SyncJob.Run, while disk goes on with the next Step.
+//	sync       two per disk: store.SyncJob.Run, while disk goes on with the next Step, of what the device cannot do by itself: a
+//	           checkpoint's sync, or all where there is no O_DIRECT. What it does by itself rings the core's bell.
 //	listener   accepts peers, at most handshakesMax in the handshake at once.
 //	dialer     one per peer: keeps one connection. The node with the larger id dials at once, the other one after a while.
 //	reader     one per peer connection that the core does not read, such as one that Transport has wrapped; blocks when the core

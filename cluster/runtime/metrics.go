@@ -170,7 +170,7 @@ func (r *Runtime) collect() []prometheus.Metric {
 			counter("clade_peer_bytes_total", "Bytes exchanged with a peer on this connection.", float64(c.rxBytes.Load()), "peer", peer, "direction", "in"),
 			counter("clade_peer_bytes_total", "Bytes exchanged with a peer on this connection.", float64(c.txBytes.Load()), "peer", peer, "direction", "out"))
 	}
-	return append(out, r.disks.collect()...)
+	return append(out, r.disks.metrics()...)
 }
 
 func collectPort(path string, s link.Stats, jump uint64) []prometheus.Metric {
