@@ -14,18 +14,18 @@ import (
 // iocb is the kernel's struct iocb as little-endian machines have it. On others key and flags change places: then the kernel takes no
 // notice of the flags, and what they are for is not had.
 type iocb struct {
-	data     uint64
-	key      uint32
-	rwFlags  uint32
-	opcode   uint16
-	priority int16
-	fd       uint32
-	buf      uint64
-	bytes    uint64
-	offset   int64
-	_        uint64
-	flags    uint32
-	eventfd  uint32
+	_       uint64 // data
+	_       uint32 // key
+	rwFlags uint32
+	opcode  uint16
+	_       int16 // priority
+	fd      uint32
+	buf     uint64
+	bytes   uint64
+	offset  int64
+	_       uint64
+	flags   uint32
+	eventfd uint32
 }
 
 // ioEvent is the kernel's struct io_event.

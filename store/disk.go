@@ -183,6 +183,9 @@ func (j *SyncJob) Quick() bool {
 	return j.g != nil && len(j.bytes) <= quickBytesMax && inMemory(j.dev)
 }
 
+// Group reports whether the job makes a group durable, and not what is in the device's cache.
+func (j *SyncJob) Group() bool { return j.g != nil }
+
 // Start begins a group's job without waiting for it, where the device can do that; bell is an eventfd that is rung when it has ended:
 // then ask Ended. False: nothing was begun, and the job is to be Run. It is called at most once, before Run, by whoever holds the disk. The
 // bell rings for every job that was started, even if Run has its outcome already, as a flush inside another call may have called that;

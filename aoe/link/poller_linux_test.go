@@ -24,8 +24,8 @@ func TestAPollerWatchesOtherDescriptors(t *testing.T) {
 		if pairs[i], err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0); err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(pairs[i][0]) //nolint:errcheck // of a test
-		defer unix.Close(pairs[i][1]) //nolint:errcheck // of a test
+		defer unix.Close(pairs[i][0])
+		defer unix.Close(pairs[i][1])
 		sources[i] = &link.Source{FD: pairs[i][0]}
 		p.Watch(sources[i])
 	}

@@ -52,7 +52,7 @@ type diskWorker struct {
 	stopped bool
 	wake    chan struct{} // capacity 1
 
-	jobs chan *store.SyncJob // capacity 2: as many as there may be
+	jobs chan *store.SyncJob // capacity: as many as there may be, with one that a flush was quicker than
 	done chan struct{}
 
 	stats diskStats
@@ -61,7 +61,7 @@ type diskWorker struct {
 func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, bell int, post func(diskEvent)) *diskWorker {
 	return &diskWorker{
 		id: id, path: path, disk: disk, bell: bell, post: post,
-		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 2), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 3), done: make(chan struct{}),
 	}
 }
 
@@ -110,6 +110,17 @@ func (w *diskWorker) collect(post func(diskEvent)) bool {
 	if w.started == nil {
 		return false
 	}
+	if !w.outcome(post) {
+		return false
+	}
+	if !w.over() {
+		w.startJobs(post)
+	}
+	return true
+}
+
+// outcome takes the outcome of the job that the device was doing, if it has ended. Under own.
+func (w *diskWorker) outcome(post func(diskEvent)) bool {
 	ended, again := w.started.Ended()
 	if !ended {
 		return false
@@ -120,9 +131,6 @@ func (w *diskWorker) collect(post func(diskEvent)) bool {
 		return true
 	}
 	w.end(job, job.Run(), w.startedNs, post)
-	if !w.over() {
-		w.startJobs(post)
-	}
 	return true
 }
 
@@ -147,6 +155,9 @@ func (w *diskWorker) startJobs(post func(diskEvent)) (woke bool) {
 
 // launch has a job done without another goroutine, if that can be. Under own.
 func (w *diskWorker) launch(job *store.SyncJob, post func(diskEvent)) bool {
+	if w.started != nil && job.Group() { // a flush in another call has waited for it: else there were no other group
+		w.outcome(post)
+	}
 	now := nearBootNs()
 	switch {
 	case job.Quick():
