@@ -9,7 +9,7 @@ import (
 
 // echo is a disk without a memory: it acknowledges what it is sent and reads zeros. It makes no garbage of its own but its replies'.
 type echo struct {
-	end     [4]Seq
+	end     [ShardsMax + 1]Seq
 	zeros   [][]byte
 	replies []DiskReply
 	next    []DiskReply
@@ -35,22 +35,23 @@ func (e *echo) take(r *DiskRequest) {
 	e.replies = append(e.replies, rep)
 }
 
-// echoed is an owner of RS(2+1) over such disks, active.
+// echoed is an owner of a volume over such disks, active.
 type echoed struct {
 	echo
 	o    *Owner
 	now  int64
-	done int
+
+	begun, done int
 }
 
-func newEchoed(size uint64) *echoed {
+func newEchoed(l Layout, size uint64) *echoed {
 	e := &echoed{now: second}
 	for range BlocksPerRegion {
 		e.zeros = append(e.zeros, make([]byte, BlockBytes))
 	}
-	v := &Volume{ID: 7, Layout: Layout{K: 2, M: 1, UnitBytes: 65536}, Size: size, Epoch: 1, Owner: 1, Ver: 1}
-	x := Extent{Regions: uint32(size / RegionBytes / 2)}
-	for d := DiskID(1); d <= 3; d++ {
+	v := &Volume{ID: 7, Layout: l, Size: size, Epoch: 1, Owner: 1, Ver: 1}
+	x := Extent{Regions: uint32(size / RegionBytes / uint64(l.K))}
+	for d := DiskID(1); int(d) <= l.Width(); d++ {
 		v.Members = append(v.Members, Member{Disk: d, InSync: true})
 		x.Shards = append(x.Shards, Placement{Disk: d, Gen: 1})
 	}
@@ -87,29 +88,60 @@ func (e *echoed) turn() []VolumeCommand {
 	return proposals
 }
 
+// keep lets the owner work until so many requests have ended, with depth of them under way all the time.
+func (e *echoed) keep(depth, until int, begin func(token uint64)) {
+	for e.done < until {
+		for e.begun-e.done < depth {
+			e.begun++
+			begin(uint64(e.begun))
+		}
+		e.turn()
+	}
+}
+
 // BenchmarkWrite is a random write of 4 KiB at depth 16 through the owner, with the disks' part free of cost: of rows that are in the
 // cache, and of a volume that is a hundred times as large as the cache, so that old data and parity are read first.
 func BenchmarkWrite(b *testing.B) {
-	for name, size := range map[string]uint64{"cached": 16 << 20, "uncached": 8 << 30} {
-		b.Run(name, func(b *testing.B) {
-			e := newEchoed(size)
+	for _, c := range []struct {
+		name string
+		k, m int
+		size uint64
+	}{{"cached", 2, 1, 16 << 20}, {"uncached", 2, 1, 8 << 30}, {"uncached4+2", 4, 2, 8 << 30}} {
+		b.Run(c.name, func(b *testing.B) {
+			e := newEchoed(Layout{K: c.k, M: c.m, UnitBytes: 65536}, c.size)
 			rng := rand.New(rand.NewPCG(1, 1))
 			data := make([]byte, BlockBytes)
-			begun := 0
-			run := func(until int) {
-				for e.done < until {
-					for begun-e.done < 16 {
-						begun++
-						e.o.Write(e.now, &IO{Token: uint64(begun), Offset: rng.Uint64N(size/BlockBytes) * BlockBytes, Bytes: BlockBytes, Data: data})
-					}
-					e.turn()
-				}
+			write := func(token uint64) {
+				e.o.Write(e.now, &IO{Token: token, Offset: rng.Uint64N(c.size/BlockBytes) * BlockBytes, Bytes: BlockBytes, Data: data})
 			}
-			run(40_000) // warm
+			e.keep(16, 40_000, write) // warm
 			b.SetBytes(BlockBytes)
 			b.ReportAllocs()
 			b.ResetTimer()
-			run(e.done + b.N)
+			e.keep(16, e.done+b.N, write)
+		})
+	}
+}
+
+// BenchmarkRead is a random read of 4 KiB at depth 64 through the owner: of what is in the cache, and of volumes of which hardly anything
+// is.
+func BenchmarkRead(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		k, m int
+		size uint64
+	}{{"hit", 1, 0, 16 << 20}, {"miss", 1, 0, 8 << 30}, {"miss4+2", 4, 2, 8 << 30}} {
+		b.Run(c.name, func(b *testing.B) {
+			e := newEchoed(Layout{K: c.k, M: c.m, UnitBytes: 65536}, c.size)
+			rng := rand.New(rand.NewPCG(1, 1))
+			read := func(token uint64) {
+				e.o.Read(e.now, &IO{Token: token, Offset: rng.Uint64N(c.size/BlockBytes) * BlockBytes, Bytes: BlockBytes})
+			}
+			e.keep(64, 40_000, read) // warm
+			b.SetBytes(BlockBytes)
+			b.ReportAllocs()
+			b.ResetTimer()
+			e.keep(64, e.done+b.N, read)
 		})
 	}
 }
