@@ -7,6 +7,7 @@ import "slices"
 type batch struct {
 	seq   Seq
 	parts DiskSet
+	disks []*disk // the same
 	rows  []batchRow
 	reqs  []*request
 }
@@ -90,7 +91,7 @@ func (f *forming) give(b *batch) {
 	if len(b.rows) > 0 {
 		width = len(b.rows[0].fresh)
 	}
-	*b = batch{seq: impossibleSeq, rows: b.rows[:0], reqs: b.reqs[:0]}
+	*b = batch{seq: impossibleSeq, disks: b.disks[:0], rows: b.rows[:0], reqs: b.reqs[:0]}
 	if len(f.free) < freeBatchesMax && cap(b.rows)*width <= freeBlocksMax && cap(b.reqs) <= freeBlocksMax {
 		f.free = append(f.free, b)
 	}

@@ -10,8 +10,7 @@ func (o *Owner) settle() {
 	for len(o.batches) > 0 {
 		b := o.batches[0]
 		heard := 0
-		for _, d := range b.parts {
-			x := o.disk(d)
+		for _, x := range b.disks {
 			if !x.inW {
 				continue
 			}
@@ -36,8 +35,8 @@ func (o *Owner) committed(b *batch) {
 		panic(fmt.Sprintf("raid: volume %d epoch %d: commit %d after %d", o.v.ID, o.epoch, b.seq, o.commit))
 	}
 	o.commit, o.commitMoved = b.seq, o.now
-	for _, d := range b.parts {
-		if x := o.disk(d); (x.inW || x.inJ) && b.seq >= x.from {
+	for _, x := range b.disks {
+		if (x.inW || x.inJ) && b.seq >= x.from {
 			x.touch = b.seq
 		}
 	}

@@ -68,7 +68,7 @@ func (o *Owner) moreSources(c *copyJob, n int) bool {
 		if n == 0 {
 			break
 		}
-		if x == c.x || c.src.has(role) || c.lost.has(role) && c.got[role] == nil || !x.readable(o.v) {
+		if x == c.x || c.src.has(role) || c.lost.has(role) && c.got[role] == nil || !x.readable() {
 			continue
 		}
 		c.src = c.src.with(role)
@@ -291,7 +291,7 @@ func (o *Owner) refused(x *disk, r *DiskReply) {
 // repair rebuilds a bad block of a disk in W from the others (A.4.7).
 func (o *Owner) repair(k rowKey, role int) {
 	x := o.diskOf(k, role)
-	if !x.readable(o.v) || len(o.repairs) >= 16 {
+	if !x.readable() || len(o.repairs) >= 16 {
 		return
 	}
 	for _, c := range o.repairs {

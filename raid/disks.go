@@ -21,6 +21,7 @@ type disk struct {
 	forgive bool   // the volume was forced with it (A.1): its Start forgives the damage of before, once, though Activate has ended the flag
 	quota   uint64 // bytes of records above its durable commit point that it takes
 
+	inSync     bool // as Raft says: what the owner's volume has of it
 	inW, inJ   bool
 	from       Seq // first batch of its present stay in W or J
 	prev       Seq // its newest seq: what the next record's Prev must be
@@ -107,7 +108,7 @@ func (o *Owner) startedReply(x *disk, r *DiskReply) {
 	}
 	o.queue.dirty = true
 	o.ackDurable(x, r.Commit)
-	if x.damaged && (x.inW || o.v.Member(x.id).InSync) {
+	if x.damaged && (x.inW || x.inSync) {
 		o.giveUp(x, dropDamaged, "it says that it is damaged")
 		return
 	}
@@ -234,7 +235,6 @@ func (o *Owner) tellCommit() {
 }
 
 // readable reports whether d may be asked for old bytes: in-sync by Raft and in W, on a started stream, not damaged (A.4.2).
-func (x *disk) readable(v *Volume) bool {
-	m := v.Member(x.id)
-	return x.inW && m != nil && m.InSync && x.up && x.started && !x.damaged && x.drop == dropNone
+func (x *disk) readable() bool {
+	return x.inW && x.inSync && x.up && x.started && !x.damaged && x.drop == dropNone
 }

@@ -187,7 +187,7 @@ func (o *Owner) partly(x *row) roles {
 // readCost is the number of blocks to read for a set of roles: one each, or k when one of them has to be rebuilt.
 func (o *Owner) readCost(key rowKey, r roles) int {
 	for role := range o.v.Layout.Width() {
-		if r.has(role) && !o.disk(o.geo.placement(key, role).Disk).readable(o.v) {
+		if r.has(role) && !o.diskOf(key, role).readable() {
 			return o.v.Layout.K
 		}
 	}
@@ -285,7 +285,8 @@ func (o *Owner) encode(br *batchRow) {
 }
 
 // partsOf returns the participants: the disks of the touched data blocks and of all m parities of each row, as far as they are
-// in W or J. A parity that does not change takes part too: without it the loss of the data disk would hide the batch (B: C24).
+// in W or J, and notes them in the batch. A parity that does not change takes part too: without it the loss of the data disk would hide
+// the batch (B: C24).
 func (o *Owner) partsOf(b *batch) DiskSet {
 	for i := range b.rows {
 		br := &b.rows[i]
@@ -306,6 +307,7 @@ func (o *Owner) partsOf(b *batch) DiskSet {
 	for _, x := range o.disks {
 		if x.partSeq == b.seq {
 			f.parts = append(f.parts, x.id)
+			b.disks = append(b.disks, x)
 		}
 	}
 	return f.set(f.parts)
@@ -319,11 +321,10 @@ func (o *Owner) sendBatch(b *batch) {
 		reqs[i] = r.req
 		reqs[i].AgeUs += uint32(min((o.now-r.atNs)/1000, 1<<30))
 	}
-	for _, d := range b.parts {
+	for _, x := range b.disks {
 		if mutated("C24a") {
 			bid = o.newBID()
 		}
-		x := o.disk(d)
 		x.part = newPrepare(x.partBlocks)
 		x.part.rec = Record{Epoch: o.epoch, Seq: b.seq, BID: bid, Commit: o.commit, Parts: b.parts, Reqs: reqs, Blocks: x.part.rec.Blocks}
 	}
@@ -333,15 +334,13 @@ func (o *Owner) sendBatch(b *batch) {
 			if block == nil {
 				continue
 			}
-			p := o.geo.placement(br.row.key, role)
-			if x := o.disk(p.Disk); x.part != nil {
+			if x := o.diskOf(br.row.key, role); x.part != nil {
 				rec := &x.part.rec
-				rec.Blocks = append(rec.Blocks, Block{Extent: br.row.key.ext, Gen: p.Gen, No: br.row.key.no, Data: block})
+				rec.Blocks = append(rec.Blocks, Block{Extent: br.row.key.ext, Gen: o.geo.placement(br.row.key, role).Gen, No: br.row.key.no, Data: block})
 			}
 		}
 	}
-	for _, d := range b.parts {
-		x := o.disk(d)
+	for _, x := range b.disks {
 		p := x.part
 		x.part = nil
 		o.prepare(x, p)

@@ -25,6 +25,7 @@ type Owner struct {
 	fence fencing
 
 	disks  []*disk // all disks of the volume, sorted
+	places []*disk // of every extent the disk at each position, as geo has them
 	stream Stream  // last σ given out
 	lastID uint64
 
@@ -66,7 +67,13 @@ func NewOwner(cfg OwnerConfig, v *Volume, nowNs int64) *Owner {
 	o.locks = locks{held: map[regionKey]*lock{}, inflight: map[regionKey]int{}}
 	o.reads.pending = map[uint64]*readOut{}
 	for _, m := range v.Members {
-		o.disks = append(o.disks, &disk{id: m.Disk, downNs: nowNs})
+		o.disks = append(o.disks, &disk{id: m.Disk, inSync: m.InSync, downNs: nowNs})
+	}
+	o.places = make([]*disk, len(v.Extents)*v.Layout.Width())
+	for i, x := range v.Extents {
+		for pos, p := range x.Shards {
+			o.places[i*v.Layout.Width()+pos] = o.disk(p.Disk)
+		}
 	}
 	o.fence.start(nowNs)
 	return o
@@ -91,6 +98,10 @@ func (o *Owner) newID() uint64 { o.lastID++; return o.lastID }
 func (o *Owner) SetVolume(nowNs int64, v *Volume) {
 	o.tick(nowNs)
 	old := o.v
+	for _, x := range o.disks {
+		m := v.Member(x.id)
+		x.inSync = m != nil && m.InSync
+	}
 	if v.Epoch != o.epoch || v.Owner != o.cfg.Node || v.ID != old.ID {
 		o.v = v
 		o.die("the volume has another owner")

@@ -62,12 +62,15 @@ func (o *Owner) fetchRow(x *row, want roles) {
 	o.planFetch(x.fetch)
 }
 
-func (o *Owner) diskOf(key rowKey, role int) *disk { return o.disk(o.geo.placement(key, role).Disk) }
+// diskOf returns the disk on which the block of a role in a row lies. Where shards lie does not change while an owner lives.
+func (o *Owner) diskOf(key rowKey, role int) *disk {
+	return o.places[int(key.ext)*o.v.Layout.Width()+o.geo.position(key.no/BlocksPerRegion, role)]
+}
 
 // usable reports whether a fetch may ask the disk of a role.
 func (o *Owner) usable(f *fetch, role int) bool {
 	x := o.diskOf(f.row.key, role)
-	return !f.bad.has(role) && x.readable(o.v) && x.readFailed <= o.now
+	return !f.bad.has(role) && x.readable() && x.readFailed <= o.now
 }
 
 // sources returns the roles to read for a fetch, and whether the wanted blocks have to be rebuilt; ok is false when too few
@@ -128,7 +131,7 @@ func (o *Owner) planFetch(f *fetch) {
 func (o *Owner) exhausted(f *fetch) bool {
 	for role := range o.v.Layout.Width() {
 		x := o.diskOf(f.row.key, role)
-		if !f.bad.has(role) && f.row.comm[role] == nil && o.v.Member(x.id).InSync && !o.usable(f, role) {
+		if !f.bad.has(role) && f.row.comm[role] == nil && x.inSync && !o.usable(f, role) {
 			return false
 		}
 	}

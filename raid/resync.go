@@ -50,10 +50,10 @@ func (o *Owner) joinOf(x *disk) *join {
 // resyncStep takes back the disks that have returned and moves every join on.
 func (o *Owner) resyncStep() {
 	for _, x := range o.disks {
-		m := o.v.Member(x.id)
-		if m.InSync || x.inW || x.inJ || !x.started || o.now < x.rejoinNs || o.joinOf(x) != nil || o.suspendedNs != 0 || o.releasing {
+		if x.inSync || x.inW || x.inJ || !x.started || o.now < x.rejoinNs || o.joinOf(x) != nil || o.suspendedNs != 0 || o.releasing {
 			continue
 		}
+		m := o.v.Member(x.id)
 		if x.damaged && m.Stale != 0 { // what it holds is worth nothing: Raft must say so first (B: C26)
 			if o.mayPropose() {
 				o.propose(VolumeCommand{Kind: CmdDamaged, Disk: x.id})
@@ -118,7 +118,7 @@ func (o *Owner) askRegions(j *join) {
 				continue
 			}
 			y := o.disk(p.Disk)
-			if !y.readable(o.v) {
+			if !y.readable() {
 				return // it comes back, or leaves the in-sync set
 			}
 			asks = append(asks, regionsAsk{y, s.Extent})
