@@ -35,10 +35,15 @@ type cache struct {
 	width  int
 	k      int
 	rows   map[rowKey]*row
-	blocks int // committed blocks held
-	limit  int // in blocks
-	head   row // sentinel of the list of all rows, most recent first
+	blocks int  // committed blocks held
+	limit  int  // in blocks
+	head   row  // sentinel of the list of all rows, most recent first
+	free   *row // forgotten ones, to be used again, linked by next
 }
+
+// rowsTogether is how many rows are made at once: they have a few pieces of memory in common, so that there are not several for each row
+// that the garbage collector has to look at.
+const rowsTogether = 32
 
 func newCache(l Layout, bytes int) *cache {
 	c := &cache{width: l.Width(), k: l.K, rows: map[rowKey]*row{}, limit: max(bytes/BlockBytes, 64)}
@@ -50,8 +55,8 @@ func newCache(l Layout, bytes int) *cache {
 func (c *cache) get(key rowKey) *row {
 	r := c.rows[key]
 	if r == nil {
-		blocks := make([][]byte, 2*c.width)
-		r = &row{key: key, comm: blocks[:c.width], pend: blocks[c.width:], cover: make([]uint8, c.k)}
+		r = c.take()
+		r.key = key
 		c.rows[key] = r
 	} else {
 		r.prev.next, r.next.prev = r.next, r.prev
@@ -59,6 +64,30 @@ func (c *cache) get(key rowKey) *row {
 	r.prev, r.next = &c.head, c.head.next
 	r.prev.next, r.next.prev = r, r
 	return r
+}
+
+// take returns an empty row.
+func (c *cache) take() *row {
+	if c.free == nil {
+		rows, blocks, cover := make([]row, rowsTogether), make([][]byte, rowsTogether*2*c.width), make([]uint8, rowsTogether*c.k)
+		for i := range rows {
+			r := &rows[i]
+			r.comm, r.pend, blocks = blocks[:c.width:c.width], blocks[c.width:2*c.width:2*c.width], blocks[2*c.width:]
+			r.cover, cover = cover[:c.k:c.k], cover[c.k:]
+			r.next, c.free = c.free, r
+		}
+	}
+	r := c.free
+	c.free, r.next = r.next, nil
+	return r
+}
+
+// give keeps a row that nobody refers to any more, with the room it has.
+func (c *cache) give(r *row) {
+	clear(r.comm)
+	clear(r.pend)
+	*r = row{comm: r.comm, pend: r.pend, queued: r.queued[:0], cover: r.cover, next: c.free}
+	c.free = r
 }
 
 // install stores a committed block.
@@ -82,6 +111,7 @@ func (c *cache) shrink(commit Seq) {
 			}
 			r.prev.next, r.next.prev = r.next, r.prev
 			delete(c.rows, r.key)
+			c.give(r)
 		}
 		r = p
 	}

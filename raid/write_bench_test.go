@@ -38,8 +38,8 @@ func (e *echo) take(r *DiskRequest) {
 // echoed is an owner of a volume over such disks, active.
 type echoed struct {
 	echo
-	o    *Owner
-	now  int64
+	o   *Owner
+	now int64
 
 	begun, done int
 }
