@@ -74,7 +74,7 @@ func (o *Owner) moreSources(c *copyJob, n int) bool {
 		c.src = c.src.with(role)
 		c.wait++
 		n--
-		o.sendRead(&readOut{x: x, first: c.first, copy: c, role: role}, c.key.ext, c.count, c.s)
+		o.sendRead(&readOut{x: x, ext: c.key.ext, first: c.first, copy: c, role: role}, &DiskRequest{}, c.count, c.s)
 	}
 	return n == 0
 }
@@ -263,7 +263,7 @@ func (o *Owner) rejoinsLost(x *disk) {
 
 // refused takes a Nack of Fill, Read, Wipe or Prepare.
 func (o *Owner) refused(x *disk, r *DiskReply) {
-	if out := o.takeOut(x, r.ID); out != nil {
+	if out := o.reads.under.take(x, r.ID); out != nil {
 		x.readFailed = o.now + second
 		o.requeue(out)
 		return

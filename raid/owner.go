@@ -65,7 +65,6 @@ func NewOwner(cfg OwnerConfig, v *Volume, nowNs int64) *Owner {
 	o.cache = newCache(v.Layout, o.cfg.CacheBytes)
 	o.coding = make([][]byte, v.Layout.Width()+v.Layout.K)
 	o.locks = locks{held: map[regionKey]*lock{}, inflight: map[regionKey]int{}}
-	o.reads.pending = map[uint64]*readOut{}
 	for _, m := range v.Members {
 		o.disks = append(o.disks, &disk{id: m.Disk, inSync: m.InSync, downNs: nowNs})
 	}
@@ -253,6 +252,7 @@ func (e *Effects) reset() {
 
 // activeStep is one turn of an ACTIVE owner. Members first: a disk given up may let batches commit.
 func (o *Owner) activeStep() {
+	o.reads.free.turn()
 	o.watchStreams()
 	o.watchMembers()
 	o.settle()

@@ -1,37 +1,19 @@
 package raid
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // readers are the reads under way to disks: for rows of the cache (fetch) and for whole regions (copyJob).
 type readers struct {
-	pending map[uint64]*readOut
-	order   []*readOut // by id: what is iterated
-	want    []readWant // to be sent this turn
-	stuck   []*fetch   // too few disks at the moment
-	failed  []*fetch   // too few good blocks: their requests end after the turn's loops
-	ending  []*readOut // taken out of order, and being gone through
-}
-
-// readOut is one Read request that has not been answered.
-type readOut struct {
-	id      uint64
-	x       *disk
-	sentNs  int64
-	late    bool // there was nobody else to ask: it keeps waiting
-	ext     uint32
-	first   uint32
-	fetches []readWant // by block; nil for a copy
-	copy    *copyJob
-	role    int
-}
-
-// readWant is one block that a fetch wants from a disk.
-type readWant struct {
-	f    *fetch // nil: no longer wanted
-	x    *disk
-	role int
-	key  rowKey
-	asOf Seq
+	under  outs
+	want   []readWant // to be sent this turn
+	sends  []*readOut // what becomes of them
+	stuck  []*fetch   // too few disks at the moment
+	failed []*fetch   // too few good blocks: their requests end after the turn's loops
+	ending []*readOut // not under way any more, and being gone through
+	free   readFree
 }
 
 // fetch brings missing committed blocks of one row into the cache: straight from their disks, or rebuilt from k others, all
@@ -57,7 +39,8 @@ func (o *Owner) fetchRow(x *row, want roles) {
 		x.fetch.more |= want
 		return
 	}
-	x.fetch = &fetch{row: x, want: want, got: make([][]byte, o.v.Layout.Width())}
+	x.fetch = o.reads.free.fetch(o.v.Layout.Width())
+	x.fetch.row, x.fetch.want = x, want
 	x.refs++
 	o.planFetch(x.fetch)
 }
@@ -119,7 +102,7 @@ func (o *Owner) planFetch(f *fetch) {
 	for role := range o.v.Layout.Width() {
 		if src.has(role) {
 			f.waiting++
-			o.reads.want = append(o.reads.want, readWant{f: f, x: o.diskOf(f.row.key, role), role: role, key: f.row.key, asOf: f.asOf})
+			o.reads.want = append(o.reads.want, readWant{f: f, x: o.diskOf(f.row.key, role), key: f.row.key, role: role})
 		}
 	}
 	if f.waiting == 0 {
@@ -188,6 +171,7 @@ func (o *Owner) fetchDone(f *fetch) {
 	x := f.row
 	x.fetch = nil
 	x.refs--
+	o.reads.free.endedFetches = append(o.reads.free.endedFetches, f)
 	o.queue.dirty = true
 	if f.locked {
 		o.unlock(x.key.region())
@@ -262,7 +246,7 @@ func (o *Owner) needsLost(x *row, writes ...*request) bool {
 
 // readReply takes the blocks of one Read.
 func (o *Owner) readReply(x *disk, r *DiskReply) {
-	out := o.takeOut(x, r.ID)
+	out := o.reads.under.take(x, r.ID)
 	if out == nil {
 		return
 	}
@@ -296,7 +280,13 @@ func (o *Owner) readReply(x *disk, r *DiskReply) {
 		}
 		o.oneFewer(w.f)
 	}
+	o.ended(out)
+}
+
+// ended lets go of the Read that was gone through last.
+func (o *Owner) ended(out *readOut) {
 	o.reads.ending = o.reads.ending[:len(o.reads.ending)-1]
+	o.reads.free.endedOuts = append(o.reads.free.endedOuts, out)
 }
 
 // fits reports whether a reply is about the blocks that were asked for: as many of them, from the same place.
@@ -314,18 +304,6 @@ func (o *Owner) oneFewer(f *fetch) {
 	}
 }
 
-// takeOut ends the wait for one Read; nil if none with that id was sent to x.
-func (o *Owner) takeOut(x *disk, id uint64) *readOut {
-	out := o.reads.pending[id]
-	if out == nil || out.x != x {
-		return nil
-	}
-	delete(o.reads.pending, id)
-	i := slices.Index(o.reads.order, out)
-	o.reads.order = slices.Delete(o.reads.order, i, i+1)
-	return out
-}
-
 // requeue plans the fetches of a Read anew that will not be answered.
 func (o *Owner) requeue(out *readOut) {
 	if out.copy != nil {
@@ -340,33 +318,34 @@ func (o *Owner) requeue(out *readOut) {
 			o.planFetch(f)
 		}
 	}
-	o.reads.ending = o.reads.ending[:len(o.reads.ending)-1]
+	o.ended(out)
 }
 
 // forgetFetch takes a fetch out of every Read that is under way for it.
 func (o *Owner) forgetFetch(f *fetch) {
 	o.reads.want = slices.DeleteFunc(o.reads.want, func(w readWant) bool { return w.f == f })
-	for _, list := range [][]*readOut{o.reads.order, o.reads.ending} {
-		for _, out := range list {
-			for i := range out.fetches {
-				if out.fetches[i].f == f {
-					out.fetches[i].f = nil
-				}
-			}
+	for _, r := range o.reads.under.list {
+		if r.out != nil {
+			r.out.forget(f)
+		}
+	}
+	for _, out := range o.reads.ending {
+		out.forget(f)
+	}
+}
+
+func (out *readOut) forget(f *fetch) {
+	for i := range out.fetches {
+		if out.fetches[i].f == f {
+			out.fetches[i].f = nil
 		}
 	}
 }
 
 // readsLost goes elsewhere with everything that was asked of x.
 func (o *Owner) readsLost(x *disk) {
-	var lost []*readOut
-	for _, out := range o.reads.order {
-		if out.x == x {
-			lost = append(lost, out)
-		}
-	}
-	for _, out := range lost {
-		if o.takeOut(x, out.id) != nil {
+	for _, out := range o.reads.under.all() {
+		if out.x == x && o.reads.under.take(x, out.id) != nil {
 			o.requeue(out)
 		}
 	}
@@ -389,18 +368,26 @@ func (o *Owner) readStep() {
 	for _, f := range stuck {
 		o.planFetch(f)
 	}
-	for _, out := range slices.Clone(o.reads.order) {
-		if o.reads.pending[out.id] == nil {
+	o.overdueReads()
+	o.sendReads()
+}
+
+// overdueReads looks for another source for what a disk takes too long with.
+func (o *Owner) overdueReads() {
+	if out := o.reads.under.oldest(); out == nil || o.now-out.sentNs < min(o.cfg.ReadTimeoutNs, copyTimeoutNs) {
+		return // nor is any that was sent after it
+	}
+	for _, out := range o.reads.under.all() {
+		switch wait := o.now - out.sentNs; {
+		case o.reads.under.find(out.x, out.id) < 0: // it has ended meanwhile
 			continue
-		}
-		if out.copy != nil { // it holds a region's lock: nobody may keep that for ever
-			if o.now-out.sentNs > copyTimeoutNs {
-				o.takeOut(out.x, out.id)
+		case out.copy != nil: // it holds a region's lock: nobody may keep that for ever
+			if wait > copyTimeoutNs {
+				o.reads.under.take(out.x, out.id)
 				o.copySourceLost(out)
 			}
 			continue
-		}
-		if o.now-out.sentNs < o.cfg.ReadTimeoutNs {
+		case wait < o.cfg.ReadTimeoutNs:
 			continue
 		}
 		if out.late { // as long as it owes this answer it is no other source for it
@@ -412,10 +399,9 @@ func (o *Owner) readStep() {
 			out.late = true
 			continue
 		}
-		o.takeOut(out.x, out.id)
+		o.reads.under.take(out.x, out.id)
 		o.requeue(out)
 	}
-	o.sendReads()
 }
 
 // copyTimeoutNs is how long a copy waits for one source before it looks for another, or gives up for now.
@@ -435,37 +421,52 @@ func (o *Owner) otherSources(out *readOut) bool {
 
 // sendReads merges neighbouring blocks of one disk and region into one Read.
 func (o *Owner) sendReads() {
-	want := o.reads.want
-	slices.SortStableFunc(want, func(a, b readWant) int {
-		switch {
-		case a.x != b.x:
-			return int(a.x.id) - int(b.x.id)
-		case a.key.ext != b.key.ext:
-			return int(a.key.ext) - int(b.key.ext)
+	if len(o.reads.want) == 0 {
+		return
+	}
+	want, sends := o.reads.want, o.reads.sends[:0]
+	slices.SortFunc(want, func(a, b readWant) int { // no two are alike
+		if a.x != b.x {
+			return cmp.Compare(a.x.id, b.x.id)
 		}
-		return int(a.key.no) - int(b.key.no)
+		return cmp.Compare(uint64(a.key.ext)<<32|uint64(a.key.no), uint64(b.key.ext)<<32|uint64(b.key.no))
 	})
 	for i := 0; i < len(want); {
-		a := want[i]
+		a := &want[i]
 		j := i + 1
-		for j < len(want) && want[j].x == a.x && want[j].asOf == a.asOf && want[j].key.region() == a.key.region() &&
+		for j < len(want) && want[j].x == a.x && want[j].f.asOf == a.f.asOf && want[j].key.region() == a.key.region() &&
 			want[j].key.no == a.key.no+uint32(j-i) {
 			j++
 		}
-		out := &readOut{x: a.x, first: a.key.no, fetches: slices.Clone(want[i:j])}
-		o.sendRead(out, a.key.ext, uint32(j-i), a.asOf)
+		out := o.reads.free.out()
+		out.x, out.ext, out.first, out.role = a.x, a.key.ext, a.key.no, a.role
+		out.fetches = append(out.fetches, want[i:j]...)
+		sends = append(sends, out)
 		i = j
 	}
+	var reqs []DiskRequest
+	for i, out := range sends {
+		if len(reqs) == 0 {
+			reqs = make([]DiskRequest, min(len(sends)-i, readsTogether))
+		}
+		o.sendRead(out, &reqs[0], uint32(len(out.fetches)), out.fetches[0].f.asOf)
+		reqs = reqs[1:]
+	}
 	clear(want)
-	o.reads.want = want[:0]
+	clear(sends)
+	o.reads.want, o.reads.sends = want[:0], sends[:0]
 }
 
-func (o *Owner) sendRead(out *readOut, ext, count uint32, asOf Seq) {
-	out.id, out.sentNs, out.ext = o.newID(), o.now, ext
-	o.reads.pending[out.id] = out
-	o.reads.order = append(o.reads.order, out)
-	o.send(out.x, &DiskRequest{Kind: ReqRead, ID: out.id, S: asOf, Touch: out.x.touch, Extent: ext,
-		Gen: o.genOn(out.x.id, ext), First: out.first, Count: count})
+// readsTogether is how many requests are made in one piece of memory: whoever keeps one keeps no more than that.
+const readsTogether = 16
+
+// sendRead sends a Read with r, which is empty. All its blocks have one role in one region.
+func (o *Owner) sendRead(out *readOut, r *DiskRequest, count uint32, asOf Seq) {
+	out.id, out.sentNs = o.newID(), o.now
+	o.reads.under.add(out)
+	*r = DiskRequest{Kind: ReqRead, ID: out.id, S: asOf, Touch: out.x.touch, Extent: out.ext,
+		Gen: o.geo.placement(rowKey{out.ext, out.first}, out.role).Gen, First: out.first, Count: count}
+	o.send(out.x, r)
 }
 
 func (o *Owner) genOn(d DiskID, ext uint32) uint64 {
