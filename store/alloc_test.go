@@ -28,8 +28,8 @@ func (d *cachedDevice) ReadCached(p []byte, off int64) bool {
 
 // BenchmarkRead is a read of one block that is in place, of a device that has it in memory; each time 64 of them come together.
 func BenchmarkRead(b *testing.B) {
-	dev := &cachedDevice{sliceDevice{make([]byte, 256<<20)}}
-	if err := Format(dev, Identity{Disk: 3}, FormatOptions{JournalBytes: 64 << 20}); err != nil {
+	dev := &cachedDevice{sliceDevice{make([]byte, 64<<20)}}
+	if err := Format(dev, Identity{Disk: 3}, FormatOptions{JournalBytes: 16 << 20}); err != nil {
 		b.Fatal(err)
 	}
 	d, err := Open(dev, Config{})
@@ -46,7 +46,7 @@ func BenchmarkRead(b *testing.B) {
 			d.EndSync(j, j.Run())
 		}
 	}
-	const regions = 64
+	const regions = 16
 	step(&raid.DiskRequest{Kind: raid.ReqShards, Shards: []raid.ShardRef{{Gen: 1, Regions: regions}}})
 	step(&raid.DiskRequest{Kind: raid.ReqFence})
 	step(&raid.DiskRequest{Kind: raid.ReqStart, Stream: 1})

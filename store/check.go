@@ -144,7 +144,7 @@ func (d *Disk) checkRegion(rep *CheckReport, v *volume, s shard, region uint32, 
 	slot := s.slot + uint64(region)
 	torn := false // the next Open writes it anew
 	for at := range uint32(raid.BlocksPerRegion) {
-		torn = torn || pending[blockKey{v.id, blockID{s.Extent, s.Gen, region*raid.BlocksPerRegion + at}}]
+		torn = torn || pending[blockKey{v.id, blockID{s.Gen, s.Extent, region*raid.BlocksPerRegion + at}}]
 	}
 	p := readPage(d.dev, d.super, slot, pageID{v.id, s.Extent, s.Gen, region}, torn)
 	if p.bad {
@@ -155,7 +155,7 @@ func (d *Disk) checkRegion(rep *CheckReport, v *volume, s shard, region uint32, 
 	b := d.oneByOneOrAll(slot)
 	for at := range uint32(raid.BlocksPerRegion) {
 		no := region*raid.BlocksPerRegion + at
-		if !p.has(at) || pending[blockKey{v.id, blockID{s.Extent, s.Gen, no}}] {
+		if !p.has(at) || pending[blockKey{v.id, blockID{s.Gen, s.Extent, no}}] {
 			continue
 		}
 		rep.Blocks++

@@ -10,20 +10,22 @@ import (
 
 var zeroBlock = make([]byte, raid.BlockBytes)
 
-// havePage reports whether page needs nothing from the device.
-func (d *Disk) havePage(slot uint64, id pageID) bool {
-	p := d.pages.pages[slot]
-	return p != nil && p.id == id
-}
-
 // page returns a region's checksums.
 func (d *Disk) page(slot uint64, id pageID) *page {
-	if p := d.pages.get(slot); p != nil && p.id == id {
+	if p := d.cachedPage(slot, id); p != nil {
 		return p
 	}
 	p := readPage(d.dev, d.super, slot, id, d.replaying)
 	d.pages.put(p)
 	return p
+}
+
+// cachedPage is page as far as it needs nothing from the device, else nil.
+func (d *Disk) cachedPage(slot uint64, id pageID) *page {
+	if p := d.pages.get(slot); p != nil && p.id == id {
+		return p
+	}
+	return nil
 }
 
 // blocks fills out with the newest versions at or below limit of the blocks from first on, all of one region: from the
@@ -36,7 +38,7 @@ func (d *Disk) blocks(v *volume, p *page, first uint32, out [][]byte, limit raid
 	from, to := len(out), 0 // the stretch that has to be read in place
 	for i := range out {
 		no := first + uint32(i)
-		switch b := v.newest(blockID{p.id.extent, p.id.gen, no}, limit); {
+		switch b := v.newest(blockID{p.id.gen, p.id.extent, no}, limit); {
 		case b != nil:
 			out[i] = b
 		case p.bad:

@@ -156,7 +156,7 @@ func newPageCache(bytes int) *pageCache {
 
 func (c *pageCache) get(slot uint64) *page {
 	p := c.pages[slot]
-	if p != nil && !p.dirty {
+	if p != nil && !p.dirty && c.head.next != p {
 		p.unlink()
 		c.front(p)
 	}

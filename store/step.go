@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 
 	"clade/raid"
 )
@@ -14,8 +15,8 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	}
 	d.mayRead = d.cfg.AtOnce
 	var out []raid.DiskReply
-	for _, r := range reqs {
-		out = d.step(out, r)
+	for i, r := range reqs {
+		out = roomFor(d.step(out, r), reqs[i+1:])
 	}
 	out = append(out, d.ready...)
 	d.ready = nil
@@ -33,8 +34,8 @@ func (d *Disk) StepNow(nowNs int64, reqs []*raid.DiskRequest) (out []raid.DiskRe
 			d.waits = false
 			break
 		}
-		out, d.lastNs = more, nowNs
 		n++
+		out, d.lastNs = roomFor(more, reqs[n:]), nowNs
 	}
 	d.now = false
 	if n > 0 {
@@ -42,6 +43,20 @@ func (d *Disk) StepNow(nowNs int64, reqs []*raid.DiskRequest) (out []raid.DiskRe
 		d.ready = nil
 	}
 	return out, n
+}
+
+// roomFor makes room in out for the answers of Reads that are still to come, once there is a first one.
+func roomFor(out []raid.DiskReply, reqs []*raid.DiskRequest) []raid.DiskReply {
+	if len(out) != 1 || cap(out) > 1 {
+		return out
+	}
+	n := 0
+	for _, r := range reqs {
+		if r.Kind == raid.ReqRead {
+			n++
+		}
+	}
+	return slices.Grow(out, n)
 }
 
 // mayStepNow reports whether a request is a read, or something for which there is room in the journal.
@@ -336,11 +351,15 @@ func (d *Disk) doRead(out []raid.DiskReply, v *volume, r *raid.DiskRequest) []ra
 	region := r.First / raid.BlocksPerRegion
 	slot := s.slot + uint64(region)
 	id := pageID{v.id, s.Extent, s.Gen, region}
-	if d.now && !d.havePage(slot, id) {
+	p := d.cachedPage(slot, id)
+	switch {
+	case p != nil:
+	case d.now:
 		d.waits = true
 		return out
+	default:
+		p = d.page(slot, id)
 	}
-	p := d.page(slot, id)
 	rep := d.reply(r, raid.RepRead)
 	rep.Extent, rep.First, rep.R = r.Extent, r.First, p.rseq
 	rep.Blocks = make([][]byte, r.Count)

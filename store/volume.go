@@ -7,14 +7,14 @@ import (
 	"clade/raid"
 )
 
-// blockID names a block of a volume on this disk.
+// blockID names a block of a volume on this disk. It has no gaps: a map hashes it in one piece.
 type blockID struct {
-	extent uint32
 	gen    uint64
+	extent uint32
 	no     uint32
 }
 
-func idOf(b *raid.Block) blockID { return blockID{b.Extent, b.Gen, b.No} }
+func idOf(b *raid.Block) blockID { return blockID{b.Gen, b.Extent, b.No} }
 
 // record is a record in the journal that has not been applied.
 type record struct {
@@ -66,9 +66,16 @@ func (v *volume) endseq() raid.Seq {
 
 // shard returns the shard, or nil.
 func (v *volume) shard(extent uint32, gen uint64) *shard {
-	for i := range v.shards {
-		if s := &v.shards[i]; s.Extent == extent && s.Gen == gen {
+	from, to := 0, len(v.shards)
+	for from < to {
+		mid := (from + to) / 2
+		switch s := &v.shards[mid]; {
+		case s.Extent == extent && s.Gen == gen:
 			return s
+		case s.Extent < extent || s.Extent == extent && s.Gen < gen:
+			from = mid + 1
+		default:
+			to = mid
 		}
 	}
 	return nil
