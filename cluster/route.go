@@ -332,11 +332,15 @@ func (n *Node) received(vol raid.VolumeID, id raid.RecordID) (int64, bool) {
 func (n *Node) DiskReplies(nowNs int64, replies []raid.DiskReply) {
 	n.tick(nowNs)
 	for i := range replies {
-		r := replies[i]
+		r := &replies[i]
 		if r.Kind == raid.RepShards {
 			continue
 		}
-		n.routeReply(&r)
+		if r.To != n.opt.ID { // it waits to be sent; an owner here keeps nothing but what it points to
+			c := *r
+			r = &c
+		}
+		n.routeReply(r)
 	}
 }
 
