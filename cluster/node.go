@@ -34,9 +34,11 @@ type Options struct {
 	Group       membership.GroupOptions // timing only
 	Lease       membership.VoterOptions
 	HeartbeatNs int64 // default 50 ms
-	CacheBytes  int   // stripe cache of each owned volume; default 64 MiB
-	Planner     membership.PlannerOptions
-	Owner       raid.OwnerConfig // timing only
+	CacheBytes  int   // stripe caches of all owned volumes, in equal parts; default 64 MiB
+
+	CacheVolumeBytes int // the most of it that one volume gets; 0: no bound
+	Planner          membership.PlannerOptions
+	Owner            raid.OwnerConfig // timing only
 }
 
 // Node is one process of the cluster. It only composes: each concern is a struct of its own.
@@ -92,6 +94,9 @@ type Stats struct {
 func New(nowNs int64, opt Options) (*Node, error) {
 	if opt.HeartbeatNs == 0 {
 		opt.HeartbeatNs = membership.DefaultHeartbeatNs
+	}
+	if opt.CacheBytes == 0 {
+		opt.CacheBytes = 64 << 20
 	}
 	g := opt.Group
 	g.Node, g.Storage = opt.ID, opt.Storage

@@ -110,13 +110,14 @@ func (n *Node) checkOwners() {
 func (n *Node) takeOver(v *volume) {
 	d := v.mv.Data
 	cfg := n.opt.Owner
-	cfg.Node, cfg.Local, cfg.CacheBytes, cfg.Strict = n.opt.ID, n.disks.open, n.opt.CacheBytes, v.mv.Strict
+	cfg.Node, cfg.Local, cfg.Strict = n.opt.ID, n.disks.open, v.mv.Strict
 	cfg.Pace = &n.pace
 	cfg.Seed = n.opt.Seed ^ n.newID()*0x9E3779B97F4A7C15
 	if v.freeNs == 0 || v.freeEpoch+1 != d.Epoch {
 		v.freeNs = max(n.now, 1) // we learn of the former owner's end only now, together with our takeover
 	}
 	v.owner, v.cfgEpoch = raid.NewOwner(cfg, d, n.now), d.Epoch
+	n.shareCache()
 	v.early, v.opened, v.announced, v.nextAnnounce, v.activeNs = nil, false, 0, 0, 0
 	n.stats.Takeovers++
 	n.event(Event{Kind: EventTakeover, Volume: v.id, Slot: v.mv.Slot, Epoch: d.Epoch})
@@ -138,6 +139,25 @@ func (n *Node) takeOver(v *volume) {
 	n.joinMACs(v)
 }
 
+// shareCache gives each owned volume an equal part of the stripe cache.
+func (n *Node) shareCache() {
+	owned := 0
+	for _, v := range n.vols {
+		if v.owner != nil {
+			owned++
+		}
+	}
+	each := n.opt.CacheBytes / max(owned, 1)
+	if most := n.opt.CacheVolumeBytes; most > 0 {
+		each = min(each, most)
+	}
+	for _, v := range n.vols {
+		if v.owner != nil {
+			v.owner.SetCacheBytes(each)
+		}
+	}
+}
+
 // dropOwner ends an owner's life: another epoch, or our term is over.
 func (n *Node) dropOwner(v *volume) {
 	v.owner.SetVolume(n.now, v.mv.Data)
@@ -145,6 +165,7 @@ func (n *Node) dropOwner(v *volume) {
 	n.drainOwner(v)
 	n.releaseTokens(v)
 	v.owner, v.early, v.nextAnnounce = nil, nil, 0
+	n.shareCache()
 	v.controls = nil
 	clear(v.queued)
 	n.leaveMACs(v)
@@ -163,6 +184,7 @@ func (n *Node) volumeDeleted(v *volume) {
 	if v.owner != nil {
 		n.releaseTokens(v)
 		v.owner = nil
+		n.shareCache()
 	}
 	n.leaveMACs(v)
 	for _, d := range n.disks.open {

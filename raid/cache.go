@@ -46,10 +46,14 @@ type cache struct {
 const rowsTogether = 32
 
 func newCache(l Layout, bytes int) *cache {
-	c := &cache{width: l.Width(), k: l.K, rows: map[rowKey]*row{}, limit: max(bytes/BlockBytes, 64)}
+	c := &cache{width: l.Width(), k: l.K, rows: map[rowKey]*row{}}
+	c.bound(bytes)
 	c.head.prev, c.head.next = &c.head, &c.head
 	return c
 }
+
+// bound says how large the cache may be; shrink makes it so.
+func (c *cache) bound(bytes int) { c.limit = max(bytes/BlockBytes, 64) }
 
 // get returns the row, which it makes if need be, as the most recently used.
 func (c *cache) get(key rowKey) *row {

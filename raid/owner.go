@@ -93,6 +93,9 @@ func (o *Owner) event(e OwnerEvent) { o.fx.Events = append(o.fx.Events, e) }
 
 func (o *Owner) newID() uint64 { o.lastID++; return o.lastID }
 
+// SetCacheBytes says how large the stripe cache may be from now on; OwnerConfig says how large it is at first.
+func (o *Owner) SetCacheBytes(bytes int) { o.cache.bound(bytes) }
+
 // SetVolume tells the owner the volume after an applied command (I1: what leaves the in-sync set leaves W only here).
 func (o *Owner) SetVolume(nowNs int64, v *Volume) {
 	o.tick(nowNs)

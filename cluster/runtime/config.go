@@ -11,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/sys/unix"
 
 	"clade/membership"
 	"clade/raid"
@@ -33,7 +35,6 @@ const (
 // Defaults of Config.
 const (
 	DefaultListen     = "0.0.0.0:7770"
-	DefaultVolumeMiB  = 64
 	defaultDiskMiB    = 32
 	maxSANInterfaces  = membership.MaxSANPaths
 	minLease          = 100 * time.Millisecond
@@ -99,7 +100,8 @@ type Config struct {
 
 // CacheConfig bounds memory.
 type CacheConfig struct {
-	Volume ByteSize `toml:"volume" comment:"stripe cache of each volume that this node serves"`
+	Total  ByteSize `toml:"total" comment:"stripe caches of all volumes that this node serves, together; default: 1/32 of the machine's memory, but 64MiB to 4GiB"`
+	Volume ByteSize `toml:"volume,omitempty" comment:"the most of it that one volume gets; default: all"`
 	Disk   ByteSize `toml:"disk" comment:"table cache of each disk"`
 }
 
@@ -146,8 +148,8 @@ func (c Config) withDefaults() Config {
 			c.Advertise = c.Listen
 		}
 	}
-	if c.Cache.Volume == 0 {
-		c.Cache.Volume = DefaultVolumeMiB << 20
+	if c.Cache.Total == 0 {
+		c.Cache.Total = defaultCache(memoryBytes())
 	}
 	if c.Cache.Disk == 0 {
 		c.Cache.Disk = defaultDiskMiB << 20
@@ -159,6 +161,27 @@ func (c Config) withDefaults() Config {
 	setDuration(&c.Timing.Election, membership.DefaultTickNs*membership.DefaultElectionTicks)
 	setDuration(&c.Timing.Drain, drainBoundDefault)
 	return c
+}
+
+// defaultCache returns the stripe caches' default on a machine with so much memory, in whole MiB. The garbage collector may take as much
+// again.
+func defaultCache(memory uint64) ByteSize {
+	return ByteSize(min(max(memory/32, 64<<20), 4<<30) >> 20 << 20)
+}
+
+// memoryBytes returns how much memory this process may have: the machine's, or its control group's if that is less.
+func memoryBytes() uint64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	n := info.Totalram * uint64(info.Unit)
+	if raw, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil { // else there is no bound, or none that can be seen
+		if most, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64); err == nil {
+			n = min(n, most)
+		}
+	}
+	return n
 }
 
 // ConfigError is everything that is wrong with a configuration.
@@ -205,8 +228,12 @@ func (c *Config) Validate() error {
 		bad("log.format", "%q: choose text or json", c.Log.Format)
 	}
 	c.validateTiming(bad)
-	if c.Cache.Volume < 4<<20 {
-		bad("cache.volume", "%s is too little: at least 4MiB", c.Cache.Volume)
+	const least = 4 << 20
+	if c.Cache.Total < least {
+		bad("cache.total", "%s is too little: at least 4MiB", c.Cache.Total)
+	}
+	if c.Cache.Volume != 0 && c.Cache.Volume < least {
+		bad("cache.volume", "%s is too little: at least 4MiB, or leave it out", c.Cache.Volume)
 	}
 	if len(errs) > 0 {
 		return &ConfigError{errors.Join(errs...)}

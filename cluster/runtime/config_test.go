@@ -59,7 +59,8 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"lease too long", func(c *Config) { c.Timing.Lease = Duration(time.Minute) }, "timing.lease"},
 		{"heartbeat", func(c *Config) { c.Timing.Heartbeat = c.Timing.Lease }, "timing.heartbeat"},
 		{"election", func(c *Config) { c.Timing.Election = c.Timing.RaftHeartbeat }, "election"},
-		{"cache", func(c *Config) { c.Cache.Volume = 1 }, "cache.volume"},
+		{"cache of a volume", func(c *Config) { c.Cache.Volume = 1 }, "cache.volume"},
+		{"cache", func(c *Config) { c.Cache.Total = 1 }, "cache.total"},
 	} {
 		c := goodConfig()
 		test.edit(&c)
@@ -107,5 +108,16 @@ func TestSectorsFollowTheSmallestMTU(t *testing.T) {
 				t.Errorf("MTUs %v carry %d sectors", test.mtus, SectorsMTU9000)
 			}
 		}
+	}
+}
+
+func TestCacheFitsTheMachine(t *testing.T) {
+	for memory, want := range map[uint64]ByteSize{0: 64 << 20, 1 << 30: 64 << 20, 24<<30 + 12345: 768 << 20, 1 << 40: 4 << 30} {
+		if got := defaultCache(memory); got != want {
+			t.Errorf("of %d bytes: %s, want %s", memory, got, want)
+		}
+	}
+	if memoryBytes() < 64<<20 {
+		t.Errorf("this machine is said to have %d bytes", memoryBytes())
 	}
 }

@@ -233,7 +233,7 @@ func (r *Runtime) newNode() error {
 		Info:      membership.NodeInfo{Addr: r.cfg.Advertise, Host: host, MaxFeature: membership.MaxFeatureLevel, SANPaths: len(r.ports)},
 		ProofTerm: r.state.proof(r.id.Cluster, r.id.Node),
 		Paths:     len(r.ports), Seed: binary.LittleEndian.Uint64(seed[:]),
-		HeartbeatNs: int64(t.Heartbeat), CacheBytes: int(r.cfg.Cache.Volume),
+		HeartbeatNs: int64(t.Heartbeat), CacheBytes: int(r.cfg.Cache.Total), CacheVolumeBytes: int(r.cfg.Cache.Volume),
 		Group: membership.GroupOptions{TickNs: int64(t.RaftTick), ElectionTicks: int(t.Election / t.RaftTick),
 			HeartbeatTicks: int(t.RaftHeartbeat / t.RaftTick)},
 		Lease: membership.VoterOptions{PromiseNs: int64(t.Lease)},

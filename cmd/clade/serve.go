@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -143,6 +144,10 @@ func (f *serveFlags) workerArgs() []string {
 	return args
 }
 
+// gcPercent is Go's GOGC: the heap is mostly stripe cache, in which there is little for the collector to look at, and memory that is used
+// for the first time costs more than memory that is used again.
+const gcPercent = 50
+
 func (f *serveFlags) runWorker(cmd *cobra.Command) error {
 	c, err := f.config()
 	if err != nil {
@@ -155,6 +160,9 @@ func (f *serveFlags) runWorker(cmd *cobra.Command) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	r, err := runtime.Start(runtime.Options{Dir: f.dir, Config: c, Log: log, VolatileCache: f.volatileCache, FaultSocket: f.faultSocket})
 	if err != nil {
 		return err
