@@ -33,7 +33,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	reading := d.regionsOn(idle)
 	full := d.jrn.used() > d.jrn.size/4
 	if idle || full || d.muchToApply(min(lazyBytes, d.jrn.size/8)) {
-		n, err := d.apply(d.piece(idle))
+		n, err := d.apply(d.piece(idle), true)
 		if err != nil {
 			return false, d.fail(err)
 		}
@@ -105,33 +105,54 @@ func (d *Disk) mayApply(v *volume, r *record) bool {
 	return r.durable && r.Seq <= limit || mutated("APPLY_EARLY")
 }
 
-// apply writes up to n blocks of the oldest records in place, of several records of one block only the newest, and returns how
-// many records it has applied.
-func (d *Disk) apply(n int) (int, error) {
+// applyTogether is how many blocks are written in place before anybody else is looked after.
+const applyTogether = 32
+
+// YieldTo tells the disk how it learns that somebody waits for it: Background ends early then. nil: nobody ever does.
+func (d *Disk) YieldTo(waiting func() bool) { d.waiting = waiting }
+
+// apply writes up to n blocks of each volume's oldest records in place, of several records of one block only the newest, and returns how
+// many records it has applied. yields: less, if somebody waits.
+func (d *Disk) apply(n int, yields bool) (int, error) {
 	done := 0
 	for _, v := range d.vols {
-		k, blocks := 0, 0
-		for k < len(v.log) && blocks < n && d.mayApply(v, v.log[k]) {
-			blocks += len(v.log[k].Blocks)
-			k++
+		for left := n; left > 0; {
+			k, blocks, err := d.applyOldest(v, min(left, applyTogether))
+			if done += k; err != nil {
+				return done, err
+			}
+			if k == 0 {
+				break
+			}
+			if left -= blocks; yields && d.waiting != nil && d.waiting() {
+				return done, nil
+			}
 		}
-		if k == 0 {
-			continue
-		}
-		if err := d.applyRecords(v, v.log[:k]); err != nil {
-			return done, err
-		}
-		for i, r := range v.log[:k] {
-			v.drop(r)
-			v.applied = max(v.applied, r.Seq)
-			v.log[i] = nil
-			d.forget(r)
-		}
-		v.log = v.log[k:]
-		done += k
-		d.stats.Applied += uint64(k)
 	}
 	return done, nil
+}
+
+// applyOldest applies a volume's oldest records, of n blocks or somewhat more.
+func (d *Disk) applyOldest(v *volume, n int) (k, blocks int, err error) {
+	for k < len(v.log) && blocks < n && d.mayApply(v, v.log[k]) {
+		blocks += len(v.log[k].Blocks)
+		k++
+	}
+	if k == 0 {
+		return 0, 0, nil
+	}
+	if err := d.applyRecords(v, v.log[:k]); err != nil {
+		return 0, 0, err
+	}
+	for i, r := range v.log[:k] {
+		v.drop(r)
+		v.applied = max(v.applied, r.Seq)
+		v.log[i] = nil
+		d.forget(r)
+	}
+	v.log = v.log[k:]
+	d.stats.Applied += uint64(k)
+	return k, blocks, nil
 }
 
 func (d *Disk) applyRecords(v *volume, recs []*record) error {

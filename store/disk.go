@@ -39,6 +39,7 @@ type Disk struct {
 	puts         []put            // for reuse, of length 0
 	now          bool             // in StepNow
 	waits        bool             // what it was asked for would have to wait for the device
+	waiting      func() bool      // somebody waits for what Background does to end; nil: never
 	place        []byte           // for the next read in place, nil: none
 	run          []byte           // neighbours on their way in place, for reuse: a region at most
 	flushing     *SyncJob         // empties the device's cache

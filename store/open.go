@@ -39,7 +39,7 @@ func Open(dev Device, cfg Config) (*Disk, error) {
 	}
 	d.jrn.incarnation++
 	for {
-		k, err := d.apply(applyBlocks)
+		k, err := d.apply(applyBlocks, false)
 		if err != nil {
 			return nil, fmt.Errorf("store: disk %d: replay: %w", d.super.Disk, err)
 		}

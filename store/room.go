@@ -220,7 +220,7 @@ func (d *Disk) reclaim() error {
 		return err
 	}
 	for {
-		if k, err := d.apply(applyBlocks); err != nil {
+		if k, err := d.apply(applyBlocks, false); err != nil {
 			return err
 		} else if k == 0 {
 			return d.checkpoint()

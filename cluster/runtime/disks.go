@@ -59,10 +59,12 @@ type diskWorker struct {
 }
 
 func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, bell int, post func(diskEvent)) *diskWorker {
-	return &diskWorker{
+	w := &diskWorker{
 		id: id, path: path, disk: disk, bell: bell, post: post,
 		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 3), done: make(chan struct{}),
 	}
+	disk.YieldTo(func() bool { return len(w.wake) > 0 })
+	return w
 }
 
 // stepNow executes the first of reqs in the caller's goroutine, the one that calls enqueue, as far as that can be done at once, and returns the
