@@ -11,7 +11,7 @@ import (
 
 // holdNs is how long a sleeper that may do so keeps its processor. Whoever is that long without work is idle. It is less than the 10 ms after
 // which the scheduler interrupts any goroutine.
-const holdNs = 3_000_000
+const holdNs = 8_000_000
 
 // sleeper waits on descriptors, when ports have some, else on a channel.
 type sleeper struct {
