@@ -18,7 +18,7 @@ const (
 // Background does a bounded piece of what nobody waits for: applying, and when the journal fills or the disk is idle, a
 // checkpoint. more says that there is more to do now. An error is final; Failed has it too.
 func (d *Disk) Background(nowNs int64) (more bool, err error) {
-	if d.failed != nil {
+	if d.payOff(); d.failed != nil {
 		return false, d.failed
 	}
 	if more, err := d.freshOn(); err != nil {
@@ -33,7 +33,7 @@ func (d *Disk) Background(nowNs int64) (more bool, err error) {
 	reading := d.regionsOn(idle)
 	full := d.jrn.used() > d.jrn.size/4
 	if idle || full || d.muchToApply(min(lazyBytes, d.jrn.size/8)) {
-		n, err := d.apply(d.piece(idle), true)
+		n, err := d.apply(d.piece(idle), !full)
 		if err != nil {
 			return false, d.fail(err)
 		}
@@ -108,14 +108,16 @@ func (d *Disk) mayApply(v *volume, r *record) bool {
 // applyTogether is how many blocks are written in place before anybody else is looked after.
 const applyTogether = 32
 
-// YieldTo tells the disk how it learns that somebody waits for it: Background ends early then. nil: nobody ever does.
+// YieldTo tells the disk how it learns that somebody waits for it: while there is much room in the journal, Background ends early then.
 func (d *Disk) YieldTo(waiting func() bool) { d.waiting = waiting }
 
 // apply writes up to n blocks of each volume's oldest records in place, of several records of one block only the newest, and returns how
 // many records it has applied. yields: less, if somebody waits.
 func (d *Disk) apply(n int, yields bool) (int, error) {
 	done := 0
-	for _, v := range d.vols {
+	for range d.vols {
+		d.applyAt++ // the next one, also after a call that ended early
+		v := d.vols[d.applyAt%len(d.vols)]
 		for left := n; left > 0; {
 			k, blocks, err := d.applyOldest(v, min(left, applyTogether))
 			if done += k; err != nil {

@@ -39,6 +39,8 @@ type Disk struct {
 	puts         []put            // for reuse, of length 0
 	now          bool             // in StepNow
 	waits        bool             // what it was asked for would have to wait for the device
+	applyAt      int              // counts the volumes whose turn it was to be applied
+	owing        bool             // an EndSyncNow has left something
 	waiting      func() bool      // somebody waits for what Background does to end; nil: never
 	place        []byte           // for the next read in place, nil: none
 	run          []byte           // neighbours on their way in place, for reuse: a region at most
@@ -147,6 +149,9 @@ func (d *Disk) hold(out *[]raid.DiskReply, f func(d *Disk) []raid.DiskReply) {
 // device's cache and no job that empties it under way. So there are at most two jobs at a time.
 func (d *Disk) SyncWanted() bool { return d.failed == nil && (d.groupWanted() || d.flushWanted()) }
 
+// SyncLarge reports whether to form the next group takes so long that who must not wait had best leave BeginSync to others.
+func (d *Disk) SyncLarge() bool { return d.building.bytes() > bufBytesMax }
+
 func (d *Disk) groupWanted() bool {
 	return d.inflight == nil && (len(d.building.entries) > 0 || d.sealing)
 }
@@ -184,7 +189,7 @@ func (j *SyncJob) Quick() bool {
 	return j.g != nil && len(j.bytes) <= quickBytesMax && inMemory(j.dev)
 }
 
-// Group reports whether the job makes a group durable, and not what is in the device's cache.
+// Group reports whether the job makes a group durable, and does not empty the device's cache.
 func (j *SyncJob) Group() bool { return j.g != nil }
 
 // Start begins a group's job without waiting for it, where the device can do that; bell is an eventfd that is rung when it has ended:
@@ -283,6 +288,28 @@ func (d *Disk) beginGroup() *SyncJob {
 
 // EndSync takes the outcome of a job and returns the answers that are true now.
 func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
+	covered, ok := d.endJob(job, err)
+	if ok {
+		d.afterSync(covered)
+	}
+	return d.takeReady()
+}
+
+// EndSyncNow is EndSync of a group for those who must not wait for the device. What may take long is left to the next Step, Background or
+// EndSync; more says that there is some, so that one had best come soon.
+func (d *Disk) EndSyncNow(job *SyncJob, err error) (replies []raid.DiskReply, more bool) {
+	if job.g == nil {
+		panic("store: the device's cache was emptied by somebody who must not wait")
+	}
+	if _, ok := d.endJob(job, err); ok {
+		d.owing = true
+		more = d.jrn.used() > d.jrn.size*3/8 || d.cp != nil && d.cp.phase == slicedPages
+	}
+	return d.takeReady(), more
+}
+
+// endJob is the part of EndSync that waits for nothing. It returns what the job has covered of a checkpoint, and false if that is all.
+func (d *Disk) endJob(job *SyncJob, err error) (slicedPhase, bool) {
 	d.stats.Syncs++
 	if err != nil && d.failed == nil {
 		_ = d.fail(fmt.Errorf("sync: %w", err))
@@ -292,24 +319,41 @@ func (d *Disk) EndSync(job *SyncJob, err error) []raid.DiskReply {
 	}
 	if d.failed != nil || job.dev == nil {
 		d.inflight = nil
-		return nil
+		return slicedCut, false
 	}
 	covered := slicedCut
 	if job.g != nil {
 		if d.inflight == job.g { // else a flush was quicker
 			d.settle()
 		}
-		err = d.maintain()
 		d.giveBack(job.g)
 	} else if job.cp == d.cp {
 		covered = job.covers
 	}
+	return covered, true
+}
+
+// afterSync keeps the journal from filling, and gets on with a checkpoint.
+func (d *Disk) afterSync(covered slicedPhase) {
+	d.owing = false
+	err := d.maintain()
 	if err == nil {
 		err = d.slicedOn(covered)
 	}
 	if err != nil {
 		_ = d.fail(err)
 	}
+}
+
+// payOff does what an EndSyncNow has left.
+func (d *Disk) payOff() {
+	if d.owing && d.failed == nil {
+		d.afterSync(slicedCut)
+	}
+}
+
+// takeReady returns the answers that are there.
+func (d *Disk) takeReady() []raid.DiskReply {
 	out := d.ready
 	d.ready = nil
 	return out

@@ -199,6 +199,7 @@ func (d *Disk) flush() error {
 		if err := d.inflight.job.Run(); err != nil {
 			return fmt.Errorf("sync: %w", err)
 		}
+		d.inflight.job.state = jobEnded // it must not be started any more: its bytes are the next group's
 		d.settle()
 	}
 	return nil

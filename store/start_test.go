@@ -283,7 +283,7 @@ func TestStartedJobAgain(t *testing.T) {
 				for ; how == "flush beside" && seq < 3; seq++ { // together more than a group has
 					out = append(out, u.logRecord(seq+1, 200)...)
 				}
-				if ended, again := job.Ended(); !ended || !again {
+				if ended, again := job.Ended(); !ended || again != (how == "elsewhere") { // a flush has done it
 					t.Fatalf("ended %v, again %v after that", ended, again)
 				}
 				out = append(out, u.d.EndSync(job, <-run)...)
@@ -335,6 +335,53 @@ func TestFlushOfStartedGroup(t *testing.T) {
 		u.d.EndSync(job, nil)
 		u.wantAcked(u.d.EndSync(next, next.Run()), 3)
 		wantEnd(t, u.dev, 3)
+	}
+}
+
+// A group that a flush has written is not started any more: its bytes may be the next group's by then.
+func TestGroupOfAFlushIsNotStarted(t *testing.T) {
+	_, u := newLate(t)
+	bell := newBell(t)
+	job := u.beginGroup(1, 200)
+	var out []raid.DiskReply
+	for seq := raid.Seq(2); seq <= 3; seq++ { // together more than a group has
+		out = append(out, u.logRecord(seq, 200)...)
+	}
+	u.wantAcked(out, 2)
+	if job.Start(bell) {
+		t.Fatal("it is written once more")
+	}
+	u.d.EndSync(job, job.Run())
+	next := u.d.BeginSync()
+	u.wantAcked(u.d.EndSync(next, next.Run()), 3)
+	wantEnd(t, u.dev, 3)
+}
+
+// Whoever must not wait leaves checkpoints to others, who get on with them by whatever they do next.
+func TestEndSyncNowLeavesWhatTakesLong(t *testing.T) {
+	_, u := newLate(t)
+	began, seq := u.d.Status(), raid.Seq(0)
+	asked := false
+	for ; !asked && seq < 2000; seq++ {
+		job := u.beginGroup(seq+1, 20)
+		replies, more := u.d.EndSyncNow(job, job.Run())
+		u.wantAcked(replies, seq+1)
+		asked = more
+	}
+	if s := u.d.Status(); !asked || s.Checkpoints != began.Checkpoints {
+		t.Fatalf("after %d records: asked for help %v, %d checkpoints made", seq, asked, s.Checkpoints-began.Checkpoints)
+	}
+	for range 1000 {
+		if _, err := u.d.Background(int64(seq) * 1_000_000); err != nil {
+			t.Fatal(err)
+		}
+		for u.d.SyncWanted() {
+			j := u.d.BeginSync()
+			u.d.EndSync(j, j.Run())
+		}
+	}
+	if u.d.Status().Checkpoints == began.Checkpoints {
+		t.Error("nobody has made a checkpoint")
 	}
 }
 

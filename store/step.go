@@ -14,6 +14,7 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 		d.lastNs = nowNs
 	}
 	d.mayRead = d.cfg.AtOnce
+	d.payOff()
 	var out []raid.DiskReply
 	for i, r := range reqs {
 		out = roomFor(d.step(out, r), reqs[i+1:])

@@ -434,8 +434,12 @@ func (m *diskManager) close() {
 	for _, s := range m.slots {
 		m.closeDevice(s)
 	}
+}
+
+// closeBell is for when all disks are closed: nobody rings any more.
+func (m *diskManager) closeBell() {
 	if m.bell.FD >= 0 {
-		_ = unix.Close(m.bell.FD) // nobody rings any more
+		_ = unix.Close(m.bell.FD)
 		m.bell.FD = -1
 	}
 }

@@ -215,7 +215,7 @@ func (r *Runtime) connDown(now int64, x connDown) {
 		return // it was replaced, or never current
 	}
 	delete(r.conns, x.conn.id)
-	reset := errors.Is(x.err, io.EOF) || errors.Is(x.err, syscall.ECONNRESET)
+	reset := errors.Is(x.err, io.EOF) || errors.Is(x.err, syscall.ECONNRESET) || errors.Is(x.err, syscall.EPIPE)
 	r.log.Warn("the connection to a peer broke", "peer", x.conn.id, "err", x.err)
 	r.node.PeerDown(now, x.conn.id, reset)
 }

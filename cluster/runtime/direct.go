@@ -90,7 +90,8 @@ func (p *peerConn) flush() {
 	bufs := p.enc.encode(p.sending)
 	n, err := p.sock.tryWrite(bufs)
 	if err != nil {
-		n = 0 // the writer meets the error, and ends the connection
+		n = 0
+		p.end(err)
 	}
 	p.txBytes.Add(uint64(n))
 	p.txMsgs.Add(uint64(len(p.sending)))

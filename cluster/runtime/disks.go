@@ -44,6 +44,7 @@ type diskWorker struct {
 	syncing   int            // jobs under way
 	started   *store.SyncJob // the one that the device does
 	startedNs int64
+	core      bool // the core holds it: it must not wait for the device
 	stepped   bool // since run looked last
 
 	mu      sync.Mutex
@@ -52,7 +53,7 @@ type diskWorker struct {
 	stopped bool
 	wake    chan struct{} // capacity 1
 
-	jobs chan *store.SyncJob // capacity: as many as there may be, with one that a flush was quicker than
+	jobs chan *store.SyncJob // capacity: more than there may be, also if flushes were quicker than some
 	done chan struct{}
 
 	stats diskStats
@@ -61,7 +62,7 @@ type diskWorker struct {
 func newDiskWorker(id raid.DiskID, path string, disk *store.Disk, bell int, post func(diskEvent)) *diskWorker {
 	w := &diskWorker{
 		id: id, path: path, disk: disk, bell: bell, post: post,
-		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 3), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), jobs: make(chan *store.SyncJob, 16), done: make(chan struct{}),
 	}
 	disk.YieldTo(func() bool { return len(w.wake) > 0 })
 	return w
@@ -73,7 +74,8 @@ func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (re
 	if len(reqs) > stepNowMax || !w.own.TryLock() {
 		return reqs, false
 	}
-	defer w.own.Unlock()
+	defer w.release()
+	w.core = true
 	if !w.idle() {
 		return reqs, false
 	}
@@ -85,7 +87,11 @@ func (w *diskWorker) stepNow(reqs []*raid.DiskRequest, post func(diskEvent)) (re
 	w.stepped = true
 	w.stats.stepped(n, nearBootNs()-began)
 	w.reply(replies, post)
-	return reqs[n:], w.startJobs(post)
+	begun = w.startJobs(post)
+	if w.over() {
+		w.ring()
+	}
+	return reqs[n:], begun
 }
 
 // idle reports whether nothing is queued and the worker has not stopped.
@@ -101,10 +107,17 @@ func (w *diskWorker) collectNow(post func(diskEvent)) {
 		w.ring() // run, which is at work, sees to it
 		return
 	}
-	defer w.own.Unlock()
+	defer w.release()
+	w.core = true
 	if w.collect(post) && w.over() {
 		w.ring() // run waits for the last job
 	}
+}
+
+// release ends what the core does at the disk.
+func (w *diskWorker) release() {
+	w.core = false
+	w.own.Unlock()
 }
 
 // collect takes the outcome of the job that the device was doing, if it has ended, and goes on with the next ones. Under own.
@@ -146,7 +159,7 @@ func (w *diskWorker) await() {
 
 // startJobs sees to what the disk wants done, and returns whether it has made a goroutine ready to run for that. Under own.
 func (w *diskWorker) startJobs(post func(diskEvent)) (woke bool) {
-	for job := w.begin(); job != nil; job = w.begin() {
+	for job := w.begin(post); job != nil; job = w.begin(post) {
 		if !w.launch(job, post) {
 			w.jobs <- job
 			woke = true
@@ -157,9 +170,6 @@ func (w *diskWorker) startJobs(post func(diskEvent)) (woke bool) {
 
 // launch has a job done without another goroutine, if that can be. Under own.
 func (w *diskWorker) launch(job *store.SyncJob, post func(diskEvent)) bool {
-	if w.started != nil && job.Group() { // a flush in another call has waited for it: else there were no other group
-		w.outcome(post)
-	}
 	now := nearBootNs()
 	switch {
 	case job.Quick():
@@ -177,12 +187,27 @@ func (w *diskWorker) end(job *store.SyncJob, err error, beganNs int64, post func
 	w.stats.synced(nearBootNs() - beganNs)
 	w.syncing--
 	w.stepped = true
-	w.reply(w.disk.EndSync(job, err), post)
+	if !w.core {
+		w.reply(w.disk.EndSync(job, err), post)
+		return
+	}
+	replies, more := w.disk.EndSyncNow(job, err)
+	w.reply(replies, post)
+	if more {
+		w.ring()
+	}
 }
 
 // begin returns the next job that the disk wants done, nil if there is none. Under own.
-func (w *diskWorker) begin() *store.SyncJob {
+func (w *diskWorker) begin(post func(diskEvent)) *store.SyncJob {
+	if w.started != nil && w.disk.SyncWanted() {
+		w.outcome(post) // a flush in another call may have waited for it: then it is over, and there may be another group
+	}
 	if !w.disk.SyncWanted() {
+		return nil
+	}
+	if w.core && w.disk.SyncLarge() {
+		w.ring()
 		return nil
 	}
 	w.syncing++
@@ -269,7 +294,7 @@ func (w *diskWorker) ended(job *store.SyncJob, err error, beganNs int64) (mine *
 		w.ring() // run waits for the last job
 		return nil
 	}
-	for next := w.begin(); next != nil; next = w.begin() {
+	for next := w.begin(w.post); next != nil; next = w.begin(w.post) {
 		switch {
 		case w.launch(next, w.post):
 		case mine == nil:

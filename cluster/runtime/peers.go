@@ -353,6 +353,9 @@ func (m *mesh) serve(p *peerConn) {
 	if m.ctx.Err() != nil {
 		m.mu.Unlock()
 		p.kill()
+		if p.sock != nil {
+			p.sock.close() // nobody else has it
+		}
 		return
 	}
 	m.conns[p] = true

@@ -334,6 +334,9 @@ func (r *Runtime) closeAll() {
 			}
 		}
 	}
+	if r.disks != nil {
+		r.disks.closeBell()
+	}
 	if r.raft != nil {
 		if err := r.raft.Close(); err != nil {
 			r.log.Error("the raft log does not close", "err", err)

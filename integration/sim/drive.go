@@ -360,13 +360,22 @@ func (d *driver) maybeSync() {
 			err = job.Run()
 		}
 		d.syncing = false
-		replies := cloneReplies(d.disk.EndSync(job, err))
+		replies := cloneReplies(d.endSync(job, err))
 		d.p.w.checks.promised(d, replies)
 		d.p.w.checks.afterDisk(d)
 		d.p.diskReplies(replies)
 		d.check()
 		d.kickIfQueued()
 	})
+}
+
+// endSync ends a job as a disk's own goroutine does, or as the core does, which leaves what may take long to others.
+func (d *driver) endSync(job *store.SyncJob, err error) []raid.DiskReply {
+	if !job.Group() || d.rnd().chance(0.5) {
+		return d.disk.EndSync(job, err)
+	}
+	replies, _ := d.disk.EndSyncNow(job, err)
+	return replies
 }
 
 // maybeIdle lets the disk apply and checkpoint a little at a time when nothing else is to be done.

@@ -163,7 +163,11 @@ func (h *History) sync() error {
 	}
 	job := h.job
 	h.job = nil
-	return h.take(h.disk.EndSync(job, job.Run()))
+	if !job.Group() || h.rng.IntN(2) == 0 {
+		return h.take(h.disk.EndSync(job, job.Run()))
+	}
+	replies, _ := h.disk.EndSyncNow(job, job.Run()) // what is left is done by whatever comes next
+	return h.take(replies)
 }
 
 // settle syncs until nothing is left to sync.
