@@ -34,6 +34,7 @@ type site struct {
 	disks   []string // files whose pages are thrown away before a cold read
 	filled  bool     // the span was written once
 	takeOff func() error
+	forget  func(ctx context.Context) error // empties the target's own caches; nil: it has none
 }
 
 // command runs a program that has to end well, and returns what it printed.
@@ -186,25 +187,50 @@ func (b *bencher) startClade(ctx context.Context, s *shape) (*site, error) {
 		return nil, fmt.Errorf("%s: %w", s.row, err)
 	}
 	out := &site{row: s.row, netns: l.InitiatorNamespace(), takeOff: l.Down}
-	report, err := l.Status(ctx)
-	if err == nil && len(report.Volumes) != 1 {
-		err = fmt.Errorf("%d volumes, want 1", len(report.Volumes))
+	out.forget = func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		if err := errors.Join(l.Do(lab.FaultKillAll, lab.AllNodes), l.Do(lab.FaultRestart, lab.AllNodes)); err != nil {
+			return err
+		}
+		if err := lab.AwaitHealthy(ctx, l); err != nil {
+			return err
+		}
+		return out.look(ctx, l)
 	}
-	if err != nil {
+	if err := out.look(ctx, l); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", s.row, err), l.Down())
 	}
-	out.volume, out.nic = report.Volumes[0].Address, report.Initiator.Interface
-	for _, n := range report.Nodes {
-		out.pids = append(out.pids, n.Pid, n.GuardianPid)
-		disks, _ := filepath.Glob(filepath.Join(report.Dir, n.Name, "disk*")) // the pattern is good
-		out.disks = append(out.disks, disks...)
-	}
 	return out, nil
+}
+
+// look notes which processes and which files a lab has.
+func (s *site) look(ctx context.Context, l *lab.Lab) error {
+	report, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if len(report.Volumes) != 1 {
+		return fmt.Errorf("%d volumes, want 1", len(report.Volumes))
+	}
+	s.volume, s.nic = report.Volumes[0].Address, report.Initiator.Interface
+	s.pids, s.disks = nil, nil
+	for _, n := range report.Nodes {
+		s.pids = append(s.pids, n.Pid, n.GuardianPid)
+		disks, _ := filepath.Glob(filepath.Join(report.Dir, n.Name, "disk*")) // the pattern is good
+		s.disks = append(s.disks, disks...)
+	}
+	return nil
 }
 
 // run measures one column.
 func (b *bencher) run(ctx context.Context, s *site, l *load) (*bench.Result, error) {
 	if l.cold {
+		if s.forget != nil {
+			if err := s.forget(ctx); err != nil {
+				return nil, fmt.Errorf("%s: restart for empty caches: %w", s.row, err)
+			}
+		}
 		if err := s.dropPages(); err != nil {
 			return nil, err
 		}

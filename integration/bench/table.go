@@ -25,7 +25,7 @@ type load struct {
 	title string
 	args  []string // of clade bench
 	write bool
-	cold  bool // the page cache is emptied before
+	cold  bool // the target's caches and the page cache are emptied before
 	large bool // its rate is given in MB/s
 	depth int
 }
