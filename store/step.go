@@ -19,9 +19,7 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	for i, r := range reqs {
 		out = roomFor(d.step(out, r), reqs[i+1:])
 	}
-	out = append(out, d.ready...)
-	d.ready = nil
-	return out
+	return append(out, d.takeReady()...)
 }
 
 // StepNow is Step for the first of reqs, as far as nobody has to wait for the device or for more than a few blocks to be copied: records
@@ -40,8 +38,7 @@ func (d *Disk) StepNow(nowNs int64, reqs []*raid.DiskRequest) (out []raid.DiskRe
 	}
 	d.now = false
 	if n > 0 {
-		out = append(out, d.ready...)
-		d.ready = nil
+		out = append(out, d.takeReady()...)
 	}
 	return out, n
 }

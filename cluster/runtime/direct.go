@@ -1,9 +1,5 @@
 package runtime
 
-import (
-	"net"
-)
-
 // What the core does on a connection itself, without waking a goroutine for it: it reads all that comes, and sends what is little. Large
 // amounts are the writer's, beside the core.
 const (
@@ -96,16 +92,9 @@ func (p *peerConn) flush() {
 	p.txBytes.Add(uint64(n))
 	p.txMsgs.Add(uint64(len(p.sending)))
 	clear(p.sending)
-	p.rest = unsent(p.rest[:0], bufs, n)
-	p.out.release(len(p.rest) > 0)
-}
-
-// unsent appends what follows the first n bytes of bufs to dst.
-func unsent(dst []byte, bufs net.Buffers, n int) []byte {
-	for _, b := range bufs {
-		skip := min(n, len(b))
-		n -= skip
-		dst = append(dst, b[skip:]...)
+	p.rest = p.rest[:0]
+	for _, b := range skip(bufs, n) {
+		p.rest = append(p.rest, b...)
 	}
-	return dst
+	p.out.release(len(p.rest) > 0)
 }
