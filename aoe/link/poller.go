@@ -35,8 +35,8 @@ func NewPoller(ports ...Port) (*Poller, error) { return newPoller(false, ports) 
 // processor, as if it went on running. That makes waking it up much cheaper.
 // The others have one processor less, and what this goroutine has made ready to
 // run waits until another one finds it: call runtime.Gosched before Wait if
-// there is such. With one processor it holds nothing. Where there are
-// descriptors, it Watches.
+// there is such. With as many such Pollers as processors none holds anything.
+// Where there are descriptors, it Watches.
 func NewHoldingPoller(ports ...Port) (*Poller, error) { return newPoller(true, ports) }
 
 func newPoller(hold bool, ports []Port) (*Poller, error) {

@@ -3,6 +3,7 @@ package link
 import (
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -13,6 +14,10 @@ import (
 // which the scheduler interrupts any goroutine.
 const holdNs = 8_000_000
 
+// holders counts the open sleepers of this process that may hold. When there are as many as processors none of them does: together they
+// would leave nothing for the goroutines that they wait for.
+var holders atomic.Int32
+
 // sleeper waits on descriptors, when ports have some, else on a channel.
 type sleeper struct {
 	channelSleeper
@@ -20,6 +25,7 @@ type sleeper struct {
 	eventFD int   // rings; -1: on a channel
 	polled  []unix.PollFd
 	holds   bool
+	free    int32 // how many may hold at a time: one processor is for the others
 	timeout unix.Timespec
 }
 
@@ -33,7 +39,10 @@ func (s *sleeper) open(hasDescriptors, hold bool) error {
 	if s.eventFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return fmt.Errorf("link: eventfd: %w", err)
 	}
-	s.holds = hold && runtime.GOMAXPROCS(0) > 1
+	if s.holds = hold; hold {
+		s.free = int32(runtime.GOMAXPROCS(0)) - 1
+		holders.Add(1)
+	}
 	return nil
 }
 
@@ -65,7 +74,7 @@ func (s *sleeper) poll(timeoutNs int64) (int, syscall.Errno) {
 	switch {
 	case timeoutNs == 0:
 		return s.hold(0)
-	case !s.holds:
+	case !s.mayHold():
 		return s.block(timeoutNs)
 	case timeoutNs > 0 && timeoutNs <= holdNs:
 		return s.hold(timeoutNs)
@@ -79,6 +88,8 @@ func (s *sleeper) poll(timeoutNs int64) (int, syscall.Errno) {
 	}
 	return n, errno
 }
+
+func (s *sleeper) mayHold() bool { return s.holds && holders.Load() <= s.free }
 
 // hold polls without a word to the Go scheduler, which believes that this goroutine runs on. Otherwise every sleep, however short, gives the
 // processor away, and every frame wakes three threads: this one, one that looks for more work, and the one that watches over system calls.
@@ -147,6 +158,9 @@ func (s *sleeper) hush() {
 }
 
 func (s *sleeper) close() {
+	if s.holds {
+		holders.Add(-1)
+	}
 	if s.eventFD >= 0 {
 		_ = unix.Close(s.eventFD)
 	}
