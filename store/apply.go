@@ -111,8 +111,8 @@ const applyTogether = 32
 // YieldTo tells the disk how it learns that somebody waits for it: while there is much room in the journal, Background ends early then.
 func (d *Disk) YieldTo(waiting func() bool) { d.waiting = waiting }
 
-// apply writes up to n blocks of each volume's oldest records in place, of several records of one block only the newest, and returns how
-// many records it has applied. yields: less, if somebody waits.
+// apply writes up to n blocks of each volume's oldest records in place, but those that later records overwrite, and returns how many
+// records it has applied. yields: less, if somebody waits.
 func (d *Disk) apply(n int, yields bool) (int, error) {
 	done := 0
 	for range d.vols {
@@ -163,7 +163,7 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 		for i := range r.Blocks {
 			id := idOf(&r.Blocks[i])
 			slot, block, ok := v.slotOf(id)
-			if !(image{r, i}).alive() {
+			if !(image{r, i}).alive() || d.superseded(v, r, id) {
 				if ok {
 					dead = append(dead, put{slot: slot, id: pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, rseq: r.Seq})
 				}
@@ -182,13 +182,22 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 	if err != nil {
 		return err
 	}
-	for i := range dead { // the region has changed all the same: the Fill that killed the block may not be in place yet (B: C16)
+	for i := range dead { // the region has changed all the same: what replaces the block may not be in place yet (B: C16)
 		if p := d.page(dead[i].slot, dead[i].id); !p.bad {
 			p.rseq = max(p.rseq, dead[i].rseq)
 			d.pages.touch(p)
 		}
 	}
 	return nil
+}
+
+// superseded reports whether a block of a record that is applied need not be written: a later record overwrites it that may be applied as
+// well (S3). Nothing takes that one back, and until it is in place reads find it in the overlay, and the tail stays before it (S4).
+func (d *Disk) superseded(v *volume, r *record, id blockID) (yes bool) {
+	v.overlay.each(id, func(im image) {
+		yes = yes || im.rec.Seq > r.Seq && im.alive() && (d.mayApply(v, im.rec) || mutated("SUPERSEDED_EARLY"))
+	})
+	return yes
 }
 
 // recordsMax bounds the empty records that are kept for reuse.

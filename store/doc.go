@@ -60,7 +60,8 @@
 //
 //	S1  At most one group is unsynced, so an invalid group with a valid later one is damage, not a torn tail.
 //	S2  Nothing is answered before the group that holds it is durable.
-//	S3  A block is written in place only when its record is at or below the durable commit point (I5, B: C25).
+//	S3  A block is written in place only when its record is at or below the durable commit point (I5, B: C25), and left out only for
+//	    that of a later record of which the same is true.
 //	S4  The tail moves only after a checkpoint: data, pages, then image and superblock are durable (B: C16a). Under load that goes
 //	    beside several groups, with syncs of its own (sliced.go).
 //	S5  A page is written to the slot that does not hold its newest durable version.

@@ -60,6 +60,7 @@ var mutations = []mutation{
 	{name: "READ_UNCOMMITTED", tweak: stressed, set: setRaid, rule: "reads see the committed view (A.4.6, C14)"},
 	{name: "C19", tweak: controlled, set: setRaid, rule: "a reservation is answered when the pipeline is clean (A.4.8, C19)"},
 	{name: "APPLY_EARLY", always: true, tweak: stressed, set: setStore, rule: "nothing is applied before it is committed (A.3, M3)"},
+	{name: "SUPERSEDED_EARLY", tweak: stressed, set: setStore, rule: "a block is left out only for a later one that stays (A.3, M3)"},
 	{name: "C25", always: true, tweak: stressed, set: setStore, rule: "only what the durable commit point covers is applied (A.3, C25)"},
 	{name: "NO_FENCE", tweak: stressed, set: setStore, rule: "a disk refuses lower epochs (A.3, C10)"},
 	{name: "FENCE_VOLATILE", always: true, tweak: stressed, set: setStore, rule: "the fence is durable before the report (A.3, C10)"},

@@ -58,6 +58,7 @@ func TestMutations(t *testing.T) {
 		{"REPAIR_DROPS", repairKeeps},
 		{"REPAIR_DROPS", histories},
 		{"APPLY_EARLY", histories},
+		{"SUPERSEDED_EARLY", histories},
 		{"READ_UNCOMMITTED", histories},
 		{"C11", histories},
 		{"C15c", holeBeforeLast},
