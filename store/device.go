@@ -33,6 +33,11 @@ type cachedReader interface {
 	ReadCached(p []byte, off int64) bool
 }
 
+// prefetcher is a Device that has a cache. Prefetch begins to read n bytes at off into it, or does nothing; it waits for neither.
+type prefetcher interface {
+	Prefetch(off, n int64)
+}
+
 // starter is a Device that may be able to do a WriteThrough by itself, while its caller goes on. StartThrough begins one if it can, and
 // then returns true; bell is an eventfd that is rung when it has ended. p stays as it is, and no other is begun, until EndThrough has taken
 // the outcome: WriteThrough's, or errUnderWay, or errAgain if it has to be done by WriteThrough after all; where it waits, never
@@ -76,6 +81,13 @@ func inMemory(dev Device) bool {
 func readCached(dev Device, p []byte, off int64) bool {
 	c, ok := dev.(cachedReader)
 	return ok && c.ReadCached(p, off)
+}
+
+// prefetch lets the device begin to read n bytes at off, if it can.
+func prefetch(dev Device, off, n int64) {
+	if p, ok := dev.(prefetcher); ok {
+		p.Prefetch(off, n)
+	}
 }
 
 // The ways in which a device is not the disk that was asked for.

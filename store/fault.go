@@ -110,6 +110,9 @@ func (d *FaultDevice) EndThrough(wait bool) (int, error) {
 // uncache is the device's own.
 func (d *FaultDevice) uncache(off, n int64) { uncache(d.Device, off, n) }
 
+// Prefetch is the device's own.
+func (d *FaultDevice) Prefetch(off, n int64) { prefetch(d.Device, off, n) }
+
 // InMemory is the device's own.
 func (d *FaultDevice) InMemory() bool { return inMemory(d.Device) }
 

@@ -17,9 +17,36 @@ func (d *Disk) Step(nowNs int64, reqs []*raid.DiskRequest) []raid.DiskReply {
 	d.payOff()
 	var out []raid.DiskReply
 	for i, r := range reqs {
+		if i%prefetchRequests == 0 {
+			d.prefetch(reqs[i:min(i+prefetchRequests, len(reqs))])
+		}
 		out = roomFor(d.step(out, r), reqs[i+1:])
 	}
 	return append(out, d.takeReady()...)
+}
+
+// prefetchRequests is how many requests ahead the device is told what will be read.
+const prefetchRequests = 64
+
+// prefetch lets the device begin with all that several Reads need from it, which are then executed one after the other: so as many are
+// under way at once as there are. What is wrong with a request is found when it is executed.
+func (d *Disk) prefetch(reqs []*raid.DiskRequest) {
+	if len(reqs) < 2 {
+		return
+	}
+	for _, r := range reqs {
+		v := d.volume(r.Vol)
+		if r.Kind != raid.ReqRead || v == nil {
+			continue
+		}
+		slot, block, ok := v.slotOf(blockID{r.Gen, r.Extent, r.First})
+		if !ok || uint64(block)+uint64(r.Count) > raid.BlocksPerRegion {
+			continue
+		}
+		if p := d.cachedPage(slot, pageID{v.id, r.Extent, r.Gen, r.First / raid.BlocksPerRegion}); p != nil && p.has(block) {
+			prefetch(d.dev, d.super.dataOffset(slot)+int64(block)*raid.BlockBytes, int64(r.Count)*raid.BlockBytes)
+		}
+	}
 }
 
 // StepNow is Step for the first of reqs, as far as nobody has to wait for the device or for more than a few blocks to be copied: records
