@@ -165,14 +165,14 @@ func (d *Disk) applyRecords(v *volume, recs []*record) error {
 			slot, block, ok := v.slotOf(id)
 			if !(image{r, i}).alive() || d.superseded(v, r, id) {
 				if ok {
-					dead = append(dead, put{slot: slot, id: pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, rseq: r.Seq})
+					dead = append(dead, put{slot: slot, id: id.page(v.id), rseq: r.Seq})
 				}
 				continue
 			}
 			if !ok {
 				return fmt.Errorf("volume %d seq %d: extent %d block %d has no shard", v.id, r.Seq, id.extent, id.no)
 			}
-			puts = append(puts, put{slot, block, pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, r.Seq, r.Blocks[i].Data})
+			puts = append(puts, put{slot, block, id.page(v.id), r.Seq, r.Blocks[i].Data})
 		}
 	}
 	err := d.write(v, puts)

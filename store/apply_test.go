@@ -20,9 +20,9 @@ func TestOverwrittenBlocksAreWrittenInPlaceOnce(t *testing.T) {
 		}}})
 		u.sync()
 	}
-	read := func(d *store.Disk, epoch raid.Epoch) []byte {
+	read := func(epoch raid.Epoch) []byte {
 		t.Helper()
-		out := d.Step(1, []*raid.DiskRequest{{Kind: raid.ReqRead, Vol: 7, Disk: 3, From: 1, Epoch: epoch, Stream: 1, S: records, Gen: 1, First: 5, Count: 1}})
+		out := u.Step(1, []*raid.DiskRequest{{Kind: raid.ReqRead, Vol: 7, Disk: 3, From: 1, Epoch: epoch, Stream: 1, S: records, Gen: 1, First: 5, Count: 1}})
 		if len(out) != 1 || out[0].Kind != raid.RepRead || out[0].R < records-1 {
 			t.Fatalf("%+v", out)
 		}
@@ -40,25 +40,22 @@ func TestOverwrittenBlocksAreWrittenInPlaceOnce(t *testing.T) {
 	if n := u.dev.n - before; n > 2 { // the region's page is read, and the block written
 		t.Errorf("%d records of one block cost %d reads and writes", records-1, n)
 	}
-	if got := read(u.Disk, 1); !bytes.Equal(got, block(records)) {
+	if got := read(1); !bytes.Equal(got, block(records)) {
 		t.Errorf("the block is that of record %d", got[0])
 	}
 	// As a power cut leaves it: all of the last record, or nothing that is not synced.
 	u.dev.Crash()
 	u.dev.PowerOn()
-	d, err := store.Open(u.dev, store.Config{CacheBytes: 4096})
-	if err != nil {
+	var err error
+	if u.Disk, err = store.Open(u.dev, store.Config{CacheBytes: 4096}); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range []*raid.DiskRequest{{Kind: raid.ReqFence, Epoch: 2}, {Kind: raid.ReqStart, Epoch: 2, Stream: 1, End: records, Hist: []raid.HistRange{{From: 1, To: 1, End: records}}}} {
 		r.Vol, r.Disk = 7, 3
-		d.Step(0, []*raid.DiskRequest{r})
-		for d.SyncWanted() {
-			j := d.BeginSync()
-			d.EndSync(j, j.Run())
-		}
+		u.Step(0, []*raid.DiskRequest{r})
+		u.sync()
 	}
-	if got := read(d, 2); !bytes.Equal(got, block(records)) {
+	if got := read(2); !bytes.Equal(got, block(records)) {
 		t.Errorf("after a power cut the block is that of record %d", got[0])
 	}
 }

@@ -111,18 +111,9 @@ type put struct {
 	data  []byte
 }
 
-// write puts blocks in place, of several versions of one the last, neighbours in one write, and notes their checksums. It reorders puts.
+// write puts blocks in place, neighbours in one write, and notes their checksums. It reorders puts, but not those of one block.
 func (d *Disk) write(v *volume, puts []put) error {
 	slices.SortStableFunc(puts, func(a, b put) int { return cmp.Or(cmp.Compare(a.slot, b.slot), cmp.Compare(a.block, b.block)) })
-	n := 0
-	for i := range puts {
-		if i+1 < len(puts) && puts[i+1].slot == puts[i].slot && puts[i+1].block == puts[i].block {
-			continue
-		}
-		puts[n] = puts[i]
-		n++
-	}
-	puts = puts[:n]
 	for i := 0; i < len(puts); {
 		if d.replaying && mutated("C11") {
 			break // as if what is in place could be believed
@@ -190,7 +181,7 @@ func (d *Disk) fillInPlace(v *volume, e *entry) error {
 		if !ok {
 			continue // the shard has gone meanwhile
 		}
-		puts = append(puts, put{slot, block, pageID{v.id, id.extent, id.gen, id.no / raid.BlocksPerRegion}, e.r, b.Data})
+		puts = append(puts, put{slot, block, id.page(v.id), e.r, b.Data})
 		v.overlay.drop(id, func(im image) bool { return &im.rec.Blocks[im.at] == b })
 	}
 	return d.write(v, puts)

@@ -51,17 +51,13 @@ func TestReadsOfAStepAreUnderWayTogether(t *testing.T) {
 		u.sync()
 	}
 	dev := &aheadDevice{Device: u.dev.Device, said: map[int64]bool{}}
-	disk, err := store.Open(dev, store.Config{})
-	if err != nil {
+	var err error
+	if u.Disk, err = store.Open(dev, store.Config{}); err != nil {
 		t.Fatal(err)
 	}
 	step := func(reqs ...*raid.DiskRequest) []raid.DiskReply {
-		out := disk.Step(2, reqs)
-		for disk.SyncWanted() {
-			j := disk.BeginSync()
-			out = append(out, disk.EndSync(j, j.Run())...)
-		}
-		return out
+		out := u.Step(2, reqs)
+		return append(out, u.sync()...)
 	}
 	stream++
 	step(request(&raid.DiskRequest{Kind: raid.ReqStart}))

@@ -39,11 +39,12 @@ func (d *Disk) prefetch(reqs []*raid.DiskRequest) {
 		if r.Kind != raid.ReqRead || v == nil {
 			continue
 		}
-		slot, block, ok := v.slotOf(blockID{r.Gen, r.Extent, r.First})
+		id := blockID{r.Gen, r.Extent, r.First}
+		slot, block, ok := v.slotOf(id)
 		if !ok || uint64(block)+uint64(r.Count) > raid.BlocksPerRegion {
 			continue
 		}
-		if p := d.cachedPage(slot, pageID{v.id, r.Extent, r.Gen, r.First / raid.BlocksPerRegion}); p != nil && p.has(block) {
+		if p := d.cachedPage(slot, id.page(v.id)); p != nil && p.has(block) {
 			prefetch(d.dev, d.super.dataOffset(slot)+int64(block)*raid.BlockBytes, int64(r.Count)*raid.BlockBytes)
 		}
 	}

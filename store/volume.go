@@ -16,6 +16,11 @@ type blockID struct {
 
 func idOf(b *raid.Block) blockID { return blockID{b.Gen, b.Extent, b.No} }
 
+// page names the page of a volume's block.
+func (b blockID) page(vol raid.VolumeID) pageID {
+	return pageID{vol, b.extent, b.gen, b.no / raid.BlocksPerRegion}
+}
+
 // record is a record in the journal that has not been applied.
 type record struct {
 	*raid.Record
